@@ -1,0 +1,2 @@
+//! Compresses the activations of convolutional networks.
+pub mod libtorch;

@@ -1,0 +1,304 @@
+// Loading, inspecting, instrumenting and running a TorchScript network.
+#include "network.h"
+
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <torch/csrc/jit/runtime/custom_operator.h>
+#include <torch/csrc/jit/runtime/interpreter.h>
+
+#include <cmath>
+#include <iomanip>
+#include <sstream>
+
+#include "sites.h"
+
+using torch::jit::Code;
+using torch::jit::Stack;
+
+namespace dimbit {
+namespace {
+
+// One call for every instrumented node. `position` is 0 before the activation function, 1 after it, 2 for a tensor that
+// is only observed. Returns a tensor that C++ takes over, or null where `input` is to be used unchanged; on failure
+// `*failed` is set.
+using Hook = at::Tensor* (*)(void* context, int64_t index, int64_t position, const at::Tensor* input, const at::Tensor* weight, int* failed);
+
+struct ActiveHook {
+  Hook hook = nullptr;
+  void* context = nullptr;
+};
+
+// The interpreter runs a graph without forks on the calling thread, so a thread-local finds the run's hook.
+thread_local ActiveHook active;
+
+struct HookGuard {
+  ActiveHook previous;
+  explicit HookGuard(ActiveHook next) : previous(active) {
+    active = next;
+  }
+  ~HookGuard() {
+    active = previous;
+  }
+};
+
+struct HookFailure : std::exception {
+  const char* what() const noexcept override {
+    return "hook failed";
+  }
+};
+
+void call_hook(Stack& stack, int64_t position) {
+  const int64_t index = torch::jit::pop(stack).toInt();
+  at::Tensor input = torch::jit::pop(stack).toTensor();
+  if (active.hook) {
+    int failed = 0;
+    std::unique_ptr<at::Tensor> output(active.hook(active.context, index, position, &input, nullptr, &failed));
+    if (failed) throw HookFailure();
+    if (output) input = *output;
+  }
+  torch::jit::push(stack, std::move(input));
+}
+
+void call_observer(Stack& stack) {
+  const int64_t index = torch::jit::pop(stack).toInt();
+  const at::Tensor weight = torch::jit::pop(stack).toTensor();
+  const at::Tensor value = torch::jit::pop(stack).toTensor();
+  if (!active.hook) return;
+  int failed = 0;
+  active.hook(active.context, index, 2, &value, &weight, &failed);
+  if (failed) throw HookFailure();
+}
+
+// Conservative aliasing: no pass may reorder, merge or remove a hook.
+const torch::jit::RegisterOperators registered({
+    torch::jit::Operator(
+        "dimbit::before(Tensor x, int site) -> Tensor",
+        [](Stack& stack) { call_hook(stack, 0); },
+        c10::AliasAnalysisKind::CONSERVATIVE),
+    torch::jit::Operator(
+        "dimbit::after(Tensor x, int site) -> Tensor",
+        [](Stack& stack) { call_hook(stack, 1); },
+        c10::AliasAnalysisKind::CONSERVATIVE),
+    torch::jit::Operator(
+        "dimbit::observe(Tensor value, Tensor weight, int index) -> ()",
+        [](Stack& stack) { call_observer(stack); },
+        c10::AliasAnalysisKind::CONSERVATIVE),
+});
+
+bool ends_in_place(const Node* node) {
+  return std::string(node->kind().toUnqualString()).back() == '_';
+}
+
+// Surrounds every activation node by hooks, so that a codec may stand on either side of the activation function.
+void instrument(Graph& graph) {
+  const Survey found = survey(graph);
+  int64_t index = 0;
+  for (const Site& site : found.sites) {
+    Node* node = site.node;
+    Value* input = node->input(0);
+    torch::jit::WithInsertPoint before_guard(node);
+    Value* number = graph.insertConstant(index++);
+    Node* before = graph.create(c10::Symbol::fromQualString("dimbit::before"), {input, number});
+    before->insertBefore(node);
+    node->replaceInput(0, before->output());
+    Node* after = graph.create(c10::Symbol::fromQualString("dimbit::after"), {node->output(), number});
+    after->insertAfter(node);
+    node->output()->replaceAllUsesDominatedByNodeWith(after, after->output());
+    // After an in-place function its input's name means the result as well.
+    if (ends_in_place(node)) input->replaceAllUsesDominatedByNodeWith(after, after->output());
+  }
+}
+
+Value* tensor_constant(Graph& graph) {
+  return graph.insertConstant(at::empty({0}));
+}
+
+// Observers on sites (index 0..S), computes (S..S+M) and stored tensors (S+M..): a probe run tells all shapes.
+void observe(Graph& graph, const Survey& found) {
+  torch::jit::WithInsertPoint guard(graph.block()->nodes().front());
+  Value* none = tensor_constant(graph);
+  int64_t index = 0;
+  auto insert = [&](Value* value, Value* weight) {
+    Value* number = graph.insertConstant(index++);
+    Node* node = graph.create(c10::Symbol::fromQualString("dimbit::observe"), {value, weight, number}, 0);
+    node->insertAfter(value->node());
+  };
+  for (const Site& site : found.sites) insert(site.node->output(), none);
+  for (const Compute& compute : found.computes) insert(compute.node->output(), compute.weight);
+  for (const Stored& stored : found.stored) insert(stored.value, none);
+}
+
+std::string quoted(const std::string& text) {
+  std::ostringstream out;
+  out << '"';
+  for (const unsigned char c : text) {
+    if (c == '"' || c == '\\') out << '\\' << c;
+    else if (c < 0x20) out << "\\u" << std::hex << std::setw(4) << std::setfill('0') << int(c) << std::dec;
+    else out << c;
+  }
+  out << '"';
+  return out.str();
+}
+
+template <typename Items, typename Write>
+std::string list(const Items& items, Write write) {
+  std::string out = "[";
+  for (size_t i = 0; i < items.size(); ++i) out += (i ? "," : "") + write(items[i]);
+  return out + "]";
+}
+
+std::string number(double value) {
+  if (std::isnan(value)) return "null";
+  std::ostringstream out;
+  out << std::setprecision(17) << value;
+  return out.str();
+}
+
+std::string to_json(const Survey& found) {
+  return "{\"sites\":" + list(found.sites, [](const Site& site) {
+           return "{\"name\":" + quoted(site.name) + ",\"kind\":" + quoted(site.kind) + ",\"producer\":" + quoted(site.producer) +
+               ",\"consumers\":" + list(site.consumers, quoted) + ",\"low\":" + number(site.low) + ",\"high\":" + number(site.high) + "}";
+         }) +
+      ",\"computes\":" + list(found.computes, [](const Compute& compute) {
+           const std::string kind = compute.node->kind().toUnqualString();
+           return "{\"name\":" + quoted(compute.name) + ",\"kind\":" + quoted(kind) + "}";
+         }) +
+      ",\"stored\":" + list(found.stored, [](const Stored& stored) {
+           return "{\"name\":" + quoted(stored.name) + ",\"sites\":" + list(stored.sites, [](int64_t s) { return std::to_string(s); }) + "}";
+         }) +
+      "}";
+}
+
+void check_forward(const torch::jit::Module& module) {
+  auto method = module.find_method("forward");
+  TORCH_CHECK(method, "the module has no `forward` method");
+  const auto& arguments = method->function().getSchema().arguments();
+  bool fits = arguments.size() >= 2 && arguments[1].type()->isSubtypeOf(*c10::TensorType::get());
+  for (size_t i = 2; i < arguments.size(); ++i) fits = fits && arguments[i].default_value().has_value();
+  if (!fits) {
+    std::ostringstream signature;
+    signature << method->function().getSchema();
+    TORCH_CHECK(false, "`forward` must take one image tensor, but it is declared as ", signature.str());
+  }
+}
+
+at::Tensor first_tensor(const c10::IValue& value) {
+  if (value.isTensor()) return value.toTensor();
+  if (value.isTuple() && !value.toTupleRef().elements().empty()) return first_tensor(value.toTupleRef().elements()[0]);
+  if (value.isGenericDict()) {
+    auto dict = value.toGenericDict();
+    if (dict.contains("out")) return first_tensor(dict.at("out"));
+  }
+  TORCH_CHECK(false, "`forward` must return a tensor of logits (or a tuple that starts with one), not a value of type ", value.type()->repr_str());
+}
+
+} // namespace
+
+struct Network {
+  torch::jit::Module module;
+  std::string survey_json;
+  Code hooked;
+  Code observed;
+  std::vector<c10::IValue> defaults;
+
+  explicit Network(torch::jit::Module loaded) : module(std::move(loaded)) {
+    check_forward(module);
+    const auto& arguments = module.get_method("forward").function().getSchema().arguments();
+    for (size_t i = 2; i < arguments.size(); ++i) defaults.push_back(*arguments[i].default_value());
+    auto plain = inline_forward(module);
+    auto watched = plain->copy();
+    const Survey found = survey(*watched);
+    survey_json = to_json(found);
+    observe(*watched, found);
+    observed = Code(watched, "forward");
+    instrument(*plain);
+    hooked = Code(plain, "forward");
+  }
+
+  at::Tensor run(const Code& code, const at::Tensor& input, ActiveHook hook) {
+    HookGuard guard(hook);
+    Stack stack{module._ivalue(), input};
+    stack.insert(stack.end(), defaults.begin(), defaults.end());
+    torch::jit::InterpreterState(code).run(stack);
+    TORCH_CHECK(stack.size() == 1, "`forward` returned ", stack.size(), " values");
+    return first_tensor(stack.back());
+  }
+};
+
+} // namespace dimbit
+
+using dimbit::guarded;
+using dimbit::Network;
+
+extern "C" {
+
+int dimbit_network_load(const char* path, Network** out, char** error) {
+  return guarded(error, [&] { *out = new Network(torch::jit::load(path, at::kCPU)); });
+}
+
+int dimbit_network_copy(const Network* network, Network** out, char** error) {
+  return guarded(error, [&] { *out = new Network(network->module.deepcopy()); });
+}
+
+void dimbit_network_free(Network* network) {
+  delete network;
+}
+
+int dimbit_network_save(const Network* network, const char* path, char** error) {
+  return guarded(error, [&] { network->module.save(path); });
+}
+
+int dimbit_network_survey(const Network* network, char** json, char** error) {
+  return guarded(error, [&] { *json = dimbit::copy_text(network->survey_json); });
+}
+
+// Calls back with each parameter, then each buffer; the callee takes the tensor over and shares its storage.
+int dimbit_network_tensors(
+    const Network* network, void (*visit)(void* context, const char* name, int is_parameter, at::Tensor* tensor), void* context, char** error) {
+  return guarded(error, [&] {
+    for (const auto& item : network->module.named_parameters(/*recurse=*/true)) visit(context, item.name.c_str(), 1, new at::Tensor(item.value));
+    for (const auto& item : network->module.named_buffers(/*recurse=*/true)) visit(context, item.name.c_str(), 0, new at::Tensor(item.value));
+  });
+}
+
+// `freeze_norm`: batch normalisation stays in evaluation (running statistics) while the rest trains.
+int dimbit_network_train(Network* network, int train, int freeze_norm, char** error) {
+  return guarded(error, [&] {
+    network->module.train(train != 0);
+    if (!train || !freeze_norm) return;
+    for (auto module : network->module.modules()) {
+      const auto name = module.type()->name();
+      if (name && name->name().find("BatchNorm") != std::string::npos) module.train(false);
+    }
+  });
+}
+
+int dimbit_network_to(Network* network, int device_type, int device_index, char** error) {
+  return guarded(error, [&] {
+    const auto device = device_type < 0 ? at::Device(at::kCPU) : at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(device_index));
+    network->module.to(device);
+  });
+}
+
+int dimbit_network_run(
+    Network* network, int observed, const at::Tensor* input, dimbit::Hook hook, void* context, at::Tensor** output, char** error) {
+  return guarded(error, [&] {
+    *output = new at::Tensor(network->run(observed ? network->observed : network->hooked, *input, {hook, context}));
+  });
+}
+
+// The module's own forward, without this project's graph: what the instrumented one is compared against.
+int dimbit_network_run_plain(Network* network, const at::Tensor* input, at::Tensor** output, char** error) {
+  return guarded(error, [&] { *output = new at::Tensor(dimbit::first_tensor(network->module.forward({*input}))); });
+}
+
+int dimbit_set_deterministic(int enabled, char** error) {
+  return guarded(error, [&] {
+    at::globalContext().setDeterministicAlgorithms(enabled != 0, /*warn_only=*/true);
+    at::globalContext().setDeterministicCuDNN(enabled != 0);
+    at::globalContext().setBenchmarkCuDNN(enabled == 0);
+    at::globalContext().setFlushDenormal(true);
+  });
+}
+
+} // extern "C"

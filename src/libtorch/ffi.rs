@@ -1,0 +1,128 @@
+//! Declarations of the C functions in `cpp/`, and the translation of their error texts.
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+
+use torch_sys::C_tensor;
+
+/// A network owned by C++.
+#[repr(C)]
+pub(super) struct CNetwork {
+    _private: [u8; 0],
+}
+
+pub(super) type Hook = unsafe extern "C" fn(
+    context: *mut c_void,
+    index: i64,
+    position: i64,
+    input: *const C_tensor,
+    weight: *const C_tensor,
+    failed: *mut c_int,
+) -> *mut C_tensor;
+
+pub(super) type Visit =
+    unsafe extern "C" fn(context: *mut c_void, name: *const c_char, is_parameter: c_int, tensor: *mut C_tensor);
+
+unsafe extern "C" {
+    pub(super) fn dimbit_network_load(path: *const c_char, out: *mut *mut CNetwork, error: *mut *mut c_char) -> c_int;
+    pub(super) fn dimbit_network_copy(network: *const CNetwork, out: *mut *mut CNetwork, error: *mut *mut c_char)
+    -> c_int;
+    pub(super) fn dimbit_network_free(network: *mut CNetwork);
+    pub(super) fn dimbit_network_save(network: *const CNetwork, path: *const c_char, error: *mut *mut c_char) -> c_int;
+    pub(super) fn dimbit_network_survey(
+        network: *const CNetwork,
+        json: *mut *mut c_char,
+        error: *mut *mut c_char,
+    ) -> c_int;
+    pub(super) fn dimbit_network_tensors(
+        network: *const CNetwork,
+        visit: Visit,
+        context: *mut c_void,
+        error: *mut *mut c_char,
+    ) -> c_int;
+    pub(super) fn dimbit_network_train(
+        network: *mut CNetwork,
+        train: c_int,
+        freeze_norm: c_int,
+        error: *mut *mut c_char,
+    ) -> c_int;
+    pub(super) fn dimbit_network_to(
+        network: *mut CNetwork,
+        device_type: c_int,
+        device_index: c_int,
+        error: *mut *mut c_char,
+    ) -> c_int;
+    pub(super) fn dimbit_network_run(
+        network: *mut CNetwork,
+        observed: c_int,
+        input: *const C_tensor,
+        hook: Option<Hook>,
+        context: *mut c_void,
+        output: *mut *mut C_tensor,
+        error: *mut *mut c_char,
+    ) -> c_int;
+    pub(super) fn dimbit_network_run_plain(
+        network: *mut CNetwork,
+        input: *const C_tensor,
+        output: *mut *mut C_tensor,
+        error: *mut *mut c_char,
+    ) -> c_int;
+    pub(super) fn dimbit_quantize(
+        z: *const C_tensor,
+        step: *const C_tensor,
+        range: *const C_tensor,
+        offset: *const C_tensor,
+        is_signed: c_int,
+        out: *mut *mut C_tensor,
+        error: *mut *mut c_char,
+    ) -> c_int;
+    pub(super) fn dimbit_set_deterministic(enabled: c_int, error: *mut *mut c_char) -> c_int;
+
+    fn free(pointer: *mut c_void);
+}
+
+/// Calls a C function that reports through its last argument.
+pub(super) fn call(function: impl FnOnce(*mut *mut c_char) -> c_int) -> Result<(), String> {
+    let mut error = std::ptr::null_mut();
+    if function(&mut error) == 0 {
+        return Ok(());
+    }
+    // SAFETY: on failure the C side hands over a malloc'ed text.
+    Err(readable(&unsafe { take_text(error) }))
+}
+
+/// Copies and frees a text of the C side.
+///
+/// # Safety
+/// `text` is null or a malloc'ed, zero-terminated string that nobody else frees.
+pub(super) unsafe fn take_text(text: *mut c_char) -> String {
+    if text.is_null() {
+        return String::new();
+    }
+    // SAFETY: as the caller guarantees.
+    unsafe {
+        let copy = CStr::from_ptr(text).to_string_lossy().into_owned();
+        free(text.cast());
+        copy
+    }
+}
+
+/// Keeps what a person can use of a C++ message: TorchScript's interpreter wraps the cause in a trace of Python sources.
+fn readable(message: &str) -> String {
+    let cause = message.rfind("RuntimeError: ").map_or(message, |at| &message[at + "RuntimeError: ".len()..]);
+    let lines = cause.lines().map(str::trim_end).filter(|line| !line.is_empty());
+    lines
+        .take_while(|line| !line.starts_with("Exception raised from") && !line.starts_with("frame #"))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::readable;
+
+    #[test]
+    fn a_message_keeps_the_cause_and_loses_the_trace() {
+        let message = "The following operation failed in the TorchScript interpreter.\nTraceback of TorchScript (most recent call last):\n  File \"x.py\", line 3, in forward\nRuntimeError: mat1 and mat2 shapes cannot be multiplied\nException raised from somewhere\nframe #0: c10::Error";
+        assert_eq!(readable(message), "mat1 and mat2 shapes cannot be multiplied");
+    }
+}

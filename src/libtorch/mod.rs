@@ -1,0 +1,16 @@
+//! The only unsafe code and the only C++: a TorchScript network whose activation functions call back into Rust, and the
+//! quantizer's autograd function.
+//!
+//! Everything above this module works with [`tch::Tensor`] and [`Network`] in safe Rust; C++ exceptions arrive here as
+//! [`LibtorchError`] with a readable text.
+
+mod error;
+mod ffi;
+mod network;
+mod quantize;
+mod runtime;
+
+pub use error::LibtorchError;
+pub use network::{Compute, NamedTensor, Network, Observed, Position, RawSite, RawStored, Survey};
+pub use quantize::quantize;
+pub use runtime::{cuda_devices, set_deterministic};

@@ -1,0 +1,388 @@
+//! A TorchScript network with hooks at its activation functions.
+
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::fs::File;
+use std::io::Read;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use serde::Deserialize;
+use tch::{Device, Tensor};
+use torch_sys::C_tensor;
+
+use super::error::LibtorchError;
+use super::ffi::{self, CNetwork, call};
+
+/// Where a hook stands relative to the activation function of its site.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Position {
+    /// The hook sees the pre-activation; what it returns enters the activation function.
+    Before,
+    /// The hook sees the activation function's result.
+    After,
+}
+
+/// An activation function of the inlined `forward`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct RawSite {
+    /// Dotted name, with `#2` for a module's second use.
+    pub name: String,
+    /// The function's plain name: `relu`, `hardtanh`, `silu`, …
+    pub kind: String,
+    /// Name of the node that makes the pre-activation.
+    pub producer: String,
+    /// Names of the nodes that read the result.
+    pub consumers: Vec<String>,
+    /// Constant lower bound of `hardtanh` and `clamp`.
+    pub low: Option<f64>,
+    /// Constant upper bound of `hardtanh` and `clamp`.
+    pub high: Option<f64>,
+}
+
+/// A convolution or matrix product.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Compute {
+    /// Dotted name.
+    pub name: String,
+    /// `conv2d`, `linear`, …
+    pub kind: String,
+}
+
+/// A tensor that a device writes to memory and reads back when conv + BN + (add) + activation are one kernel.
+#[derive(Debug, Clone, Deserialize)]
+pub struct RawStored {
+    /// Dotted name of its producer.
+    pub name: String,
+    /// The sites whose codes it holds; empty if none covers it.
+    pub sites: Vec<usize>,
+}
+
+/// What a walk over the inlined graph found, in the graph's order.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Survey {
+    /// The activation functions.
+    pub sites: Vec<RawSite>,
+    /// The convolutions and matrix products.
+    pub computes: Vec<Compute>,
+    /// The stored tensors.
+    pub stored: Vec<RawStored>,
+}
+
+/// Shapes that one probe run has seen, in the order of the [`Survey`]; `None` where a node did not run.
+#[derive(Debug, Clone)]
+pub struct Observed {
+    /// Output shape of each site.
+    pub sites: Vec<Option<Vec<i64>>>,
+    /// Output and weight shape of each compute node.
+    pub computes: Vec<Option<(Vec<i64>, Vec<i64>)>>,
+    /// Shape of each stored tensor.
+    pub stored: Vec<Option<Vec<i64>>>,
+}
+
+/// A parameter or buffer under its true dotted name. The tensor shares the network's storage.
+#[derive(Debug)]
+pub struct NamedTensor {
+    /// Dotted name as in Python's `state_dict`.
+    pub name: String,
+    /// The storage itself, not a copy.
+    pub tensor: Tensor,
+    /// A parameter rather than a buffer.
+    pub is_parameter: bool,
+}
+
+/// A loaded TorchScript module, its survey, and its instrumented forward.
+pub struct Network {
+    handle: *mut CNetwork,
+    survey: Survey,
+}
+
+impl std::fmt::Debug for Network {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Network").field("sites", &self.survey.sites.len()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        // SAFETY: the handle came from C++ and is freed once.
+        unsafe { ffi::dimbit_network_free(self.handle) }
+    }
+}
+
+const EXPORT_HELP: &str =
+    "make the file with `torch.jit.script(model).save(path)` or `torch.jit.trace(model, example).save(path)`";
+
+impl Network {
+    /// Loads a file written by `torch.jit.save`, onto the CPU.
+    ///
+    /// # Errors
+    /// [`LibtorchError::Unreadable`] for a missing file, [`LibtorchError::NotANetwork`] for one that is truncated,
+    /// foreign, a mere state dict, or whose `forward` does not take a single tensor.
+    pub fn load(path: &Path) -> Result<Self, LibtorchError> {
+        let not_a_network =
+            |reason: String, help| LibtorchError::NotANetwork { path: path.to_path_buf(), reason, help };
+        let mut magic = [0_u8; 4];
+        let read = File::open(path)
+            .and_then(|mut file| if path.is_dir() { Err(std::io::ErrorKind::IsADirectory.into()) } else { read_some(&mut file, &mut magic) })
+            .map_err(|source| LibtorchError::Unreadable { path: path.to_path_buf(), source })?;
+        if read < magic.len() || &magic != b"PK\x03\x04" {
+            return Err(not_a_network("it isn't a TorchScript archive (no zip signature)".into(), EXPORT_HELP));
+        }
+        let c_path = CString::new(path.to_string_lossy().as_bytes())
+            .map_err(|_| not_a_network("its path holds a zero byte".into(), EXPORT_HELP))?;
+        let mut handle = std::ptr::null_mut();
+        // SAFETY: `c_path` outlives the call, `handle` is written on success only.
+        call(|error| unsafe { ffi::dimbit_network_load(c_path.as_ptr(), &mut handle, error) }).map_err(|reason| {
+            if reason.contains("forward") {
+                not_a_network(reason, "wrap the model in a module whose `forward` takes one image batch")
+            } else if reason.contains("constants.pkl") || reason.contains("/code/") {
+                not_a_network(
+                    "it is an archive of `torch.save` (a state dict or an eager module), without code".into(),
+                    EXPORT_HELP,
+                )
+            } else {
+                let help = "the file is damaged or was cut short: copy or export it again";
+                not_a_network(reason.lines().next().unwrap_or_default().to_owned(), help)
+            }
+        })?;
+        Self::from_handle(handle)
+    }
+
+    /// A deep copy: its parameters and buffers are its own.
+    ///
+    /// # Errors
+    /// If libtorch can't copy the module.
+    pub fn deep_copy(&self) -> Result<Self, LibtorchError> {
+        let mut handle = std::ptr::null_mut();
+        // SAFETY: `self.handle` is live.
+        call(|error| unsafe { ffi::dimbit_network_copy(self.handle, &mut handle, error) })
+            .map_err(|reason| LibtorchError::Call { what: "copy the network", reason })?;
+        Self::from_handle(handle)
+    }
+
+    fn from_handle(handle: *mut CNetwork) -> Result<Self, LibtorchError> {
+        let mut network = Self { handle, survey: Survey { sites: vec![], computes: vec![], stored: vec![] } };
+        let mut text = std::ptr::null_mut();
+        // SAFETY: the handle is live; the text is taken over below.
+        call(|error| unsafe { ffi::dimbit_network_survey(network.handle, &mut text, error) })
+            .map_err(|reason| LibtorchError::Call { what: "survey the network", reason })?;
+        // SAFETY: C++ hands over a malloc'ed text.
+        let json = unsafe { ffi::take_text(text) };
+        network.survey = serde_json::from_str(&json)
+            .map_err(|e| LibtorchError::Call { what: "survey the network", reason: e.to_string() })?;
+        Ok(network)
+    }
+
+    /// The sites, compute nodes and stored tensors of `forward`.
+    pub fn survey(&self) -> &Survey {
+        &self.survey
+    }
+
+    /// Writes the module as TorchScript, weights as they are now.
+    ///
+    /// # Errors
+    /// If the file can't be written.
+    pub fn save(&self, path: &Path) -> Result<(), LibtorchError> {
+        let what = "save the network";
+        let c_path = CString::new(path.to_string_lossy().as_bytes())
+            .map_err(|e| LibtorchError::Call { what, reason: e.to_string() })?;
+        // SAFETY: both pointers are live.
+        call(|error| unsafe { ffi::dimbit_network_save(self.handle, c_path.as_ptr(), error) })
+            .map_err(|reason| LibtorchError::Call { what, reason })
+    }
+
+    /// All parameters, then all buffers. They share the network's storage.
+    ///
+    /// # Errors
+    /// If libtorch can't enumerate them.
+    pub fn tensors(&self) -> Result<Vec<NamedTensor>, LibtorchError> {
+        unsafe extern "C" fn visit(context: *mut c_void, name: *const c_char, is_parameter: c_int, tensor: *mut C_tensor) {
+            // SAFETY: `context` is the vector below, `name` a C string, `tensor` handed over to us.
+            unsafe {
+                let list = &mut *context.cast::<Vec<NamedTensor>>();
+                let name = CStr::from_ptr(name).to_string_lossy().into_owned();
+                list.push(NamedTensor { name, tensor: Tensor::from_ptr(tensor), is_parameter: is_parameter != 0 });
+            }
+        }
+        let mut list: Vec<NamedTensor> = Vec::new();
+        let context = (&raw mut list).cast();
+        // SAFETY: `list` outlives the call, which calls back on this thread only.
+        call(|error| unsafe { ffi::dimbit_network_tensors(self.handle, visit, context, error) })
+            .map_err(|reason| LibtorchError::Call { what: "list the parameters", reason })?;
+        Ok(list)
+    }
+
+    /// Training or evaluation mode. With `freeze_norm`, batch normalisation stays in evaluation while the rest trains.
+    ///
+    /// # Errors
+    /// If the module refuses.
+    pub fn set_train(&mut self, train: bool, freeze_norm: bool) -> Result<(), LibtorchError> {
+        // SAFETY: the handle is live.
+        call(|error| unsafe { ffi::dimbit_network_train(self.handle, train.into(), freeze_norm.into(), error) })
+            .map_err(|reason| LibtorchError::Call { what: "switch between training and evaluation", reason })
+    }
+
+    /// Moves parameters and buffers.
+    ///
+    /// # Errors
+    /// If the device isn't there or is full.
+    pub fn to_device(&mut self, device: Device) -> Result<(), LibtorchError> {
+        let (kind, index) = match device {
+            Device::Cuda(index) => (1, c_int::try_from(index).unwrap_or(c_int::MAX)),
+            _ => (-1, 0),
+        };
+        // SAFETY: the handle is live.
+        call(|error| unsafe { ffi::dimbit_network_to(self.handle, kind, index, error) })
+            .map_err(|reason| LibtorchError::Call { what: "move the network to the device", reason })
+    }
+
+    /// The module's own forward, uninstrumented. `input`: `[batch, channels, height, width]` → `[batch, classes]`.
+    ///
+    /// # Errors
+    /// [`LibtorchError::Forward`] if the input doesn't fit.
+    pub fn forward_plain(&self, input: &Tensor) -> Result<Tensor, LibtorchError> {
+        let mut output = std::ptr::null_mut();
+        // SAFETY: handle and input are live; the output is handed over.
+        call(|error| unsafe { ffi::dimbit_network_run_plain(self.handle, input.as_ptr(), &mut output, error) })
+            .map_err(|reason| LibtorchError::Forward { input: input.size(), reason })?;
+        // SAFETY: set on success, owned by us.
+        Ok(unsafe { Tensor::from_ptr(output) })
+    }
+
+    /// Runs the instrumented forward: at each site, `hook(site, position, tensor)` may replace the tensor (`Some`) or
+    /// leave it (`None`). Gradients flow through whatever the hook did. `input`: `[batch, channels, height, width]`.
+    ///
+    /// # Errors
+    /// [`LibtorchError::Hook`] with the hook's own error, [`LibtorchError::Forward`] if the input doesn't fit.
+    pub fn forward<F, E>(&self, input: &Tensor, mut hook: F) -> Result<Tensor, LibtorchError>
+    where
+        F: FnMut(usize, Position, &Tensor) -> Result<Option<Tensor>, E>,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let mut visit = |call: HookCall| -> Result<Option<Tensor>, Box<dyn std::error::Error + Send + Sync>> {
+            let position = if call.position == 0 { Position::Before } else { Position::After };
+            hook(call.index, position, call.input).map_err(Into::into)
+        };
+        self.run(input, false, &mut visit)
+    }
+
+    /// Runs `forward` without changes and reports the shapes that it saw.
+    ///
+    /// # Errors
+    /// [`LibtorchError::Forward`] if the input doesn't fit.
+    pub fn observe(&self, input: &Tensor) -> Result<(Observed, Tensor), LibtorchError> {
+        let (sites, computes) = (self.survey.sites.len(), self.survey.computes.len());
+        let mut seen = Observed {
+            sites: vec![None; sites],
+            computes: vec![None; computes],
+            stored: vec![None; self.survey.stored.len()],
+        };
+        let mut visit = |call: HookCall| -> Result<Option<Tensor>, Box<dyn std::error::Error + Send + Sync>> {
+            let shape = call.input.size();
+            if call.index < sites {
+                seen.sites[call.index] = Some(shape);
+            } else if call.index < sites + computes {
+                seen.computes[call.index - sites] = Some((shape, call.weight.map(Tensor::size).unwrap_or_default()));
+            } else {
+                seen.stored[call.index - sites - computes] = Some(shape);
+            }
+            Ok(None)
+        };
+        let output = self.run(input, true, &mut visit)?;
+        Ok((seen, output))
+    }
+
+    fn run(&self, input: &Tensor, observed: bool, visit: &mut Visitor<'_>) -> Result<Tensor, LibtorchError> {
+        let mut state = HookState { visit, failure: None };
+        let mut output = std::ptr::null_mut();
+        let context = (&raw mut state).cast();
+        // SAFETY: `state` outlives the call, which calls back on this thread only; the output is handed over.
+        let result = call(|error| unsafe {
+            ffi::dimbit_network_run(
+                self.handle,
+                observed.into(),
+                input.as_ptr(),
+                Some(trampoline),
+                context,
+                &mut output,
+                error,
+            )
+        });
+        if let Some((site, source)) = state.failure {
+            return Err(LibtorchError::Hook { site, source });
+        }
+        result.map_err(|reason| LibtorchError::Forward { input: input.size(), reason })?;
+        // SAFETY: set on success, owned by us.
+        Ok(unsafe { Tensor::from_ptr(output) })
+    }
+}
+
+struct HookCall<'a> {
+    index: usize,
+    position: i64,
+    input: &'a Tensor,
+    weight: Option<&'a Tensor>,
+}
+
+type Visitor<'a> = dyn FnMut(HookCall) -> Result<Option<Tensor>, Box<dyn std::error::Error + Send + Sync>> + 'a;
+
+struct HookState<'a, 'b> {
+    visit: &'a mut Visitor<'b>,
+    failure: Option<(usize, Box<dyn std::error::Error + Send + Sync>)>,
+}
+
+/// A tensor that C++ lends for the time of a call. It must not be dropped, which would free C++'s own.
+struct Lent(std::mem::ManuallyDrop<Tensor>);
+
+impl Lent {
+    /// # Safety
+    /// `pointer` is a live tensor for as long as the result is used.
+    unsafe fn new(pointer: *const C_tensor) -> Self {
+        // SAFETY: as the caller guarantees; ManuallyDrop keeps the ownership where it is.
+        Self(std::mem::ManuallyDrop::new(unsafe { Tensor::from_ptr(pointer.cast_mut()) }))
+    }
+}
+
+unsafe extern "C" fn trampoline(
+    context: *mut c_void,
+    index: i64,
+    position: i64,
+    input: *const C_tensor,
+    weight: *const C_tensor,
+    failed: *mut c_int,
+) -> *mut C_tensor {
+    // SAFETY: `context` is the HookState of the running call; the tensors live until we return.
+    let (state, input, weight) = unsafe {
+        let weight = (!weight.is_null()).then(|| Lent::new(weight));
+        (&mut *context.cast::<HookState<'_, '_>>(), Lent::new(input), weight)
+    };
+    let index = usize::try_from(index).unwrap_or(usize::MAX);
+    let call = HookCall { index, position, input: &input.0, weight: weight.as_ref().map(|lent| &*lent.0) };
+    // A panic must not unwind into C++.
+    let result = catch_unwind(AssertUnwindSafe(|| (state.visit)(call))).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+        Err(text.unwrap_or_else(|| "the hook panicked".to_owned()).into())
+    });
+    match result {
+        Ok(None) => std::ptr::null_mut(),
+        Ok(Some(tensor)) => std::mem::ManuallyDrop::new(tensor).as_mut_ptr(),
+        Err(error) => {
+            state.failure = Some((index, error));
+            // SAFETY: `failed` points at a local of the caller.
+            unsafe { *failed = 1 };
+            std::ptr::null_mut()
+        }
+    }
+}
+
+fn read_some(file: &mut File, buffer: &mut [u8]) -> std::io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read(&mut buffer[filled..])? {
+            0 => break,
+            count => filled += count,
+        }
+    }
+    Ok(filled)
+}

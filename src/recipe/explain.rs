@@ -1,0 +1,190 @@
+//! A recipe in words: its timeline as a table, and the budget over the search as a plot.
+
+use super::language::{Data, Recipe};
+use super::stage::{SearchStage, Stage};
+
+/// Characters of the plot's longest bar.
+const PLOT_WIDTH: f64 = 48.0;
+
+/// The timeline of a recipe and the budget over its search, for a terminal.
+///
+/// `images` is the number of training images; without it, epochs and steps cannot be told from each other.
+pub fn explain(recipe: &Recipe, images: Option<usize>) -> String {
+    let steps_per_epoch = images.map(|images| recipe.steps_per_epoch(images));
+    let mut text = header(recipe, images, steps_per_epoch);
+    text.push('\n');
+    text.push_str(&timeline(recipe, steps_per_epoch));
+    if let Some(search) = recipe.search() {
+        text.push('\n');
+        text.push_str(&budget(search));
+    }
+    text
+}
+
+fn header(recipe: &Recipe, images: Option<usize>, steps_per_epoch: Option<usize>) -> String {
+    let Data::Idx(data) = &recipe.data;
+    let count = match (images, steps_per_epoch) {
+        (Some(images), Some(steps)) => format!(", {images} images, {steps} steps an epoch"),
+        _ => String::new(),
+    };
+    format!(
+        "recipe {}: mode {}, seed {}, device {}\nmodel  {}, input {}\ndata   idx {}, batch {}{count}\nsites  {}, without {}\n",
+        recipe.name.as_deref().unwrap_or("(no name)"),
+        recipe.mode(),
+        recipe.seed,
+        recipe.device,
+        recipe.model.path.display(),
+        recipe.model.input,
+        data.path.display(),
+        data.batch_size,
+        patterns(&recipe.sites.include),
+        patterns(&recipe.sites.exclude),
+    )
+}
+
+fn patterns(patterns: &[String]) -> String {
+    if patterns.is_empty() {
+        "none".into()
+    } else {
+        patterns.join(" ")
+    }
+}
+
+fn timeline(recipe: &Recipe, steps_per_epoch: Option<usize>) -> String {
+    let mut rows = vec![
+        [
+            "stage",
+            "length",
+            "epochs",
+            "steps",
+            "learning rate",
+            "target",
+        ]
+        .map(String::from),
+    ];
+    for stage in &recipe.stages {
+        let (epochs, steps) = match (stage.length(), steps_per_epoch) {
+            (Some(length), Some(per_epoch)) => (
+                format!("{:.2}", length.epochs(per_epoch)),
+                length.steps(per_epoch).to_string(),
+            ),
+            (Some(_), None) => ("?".into(), "?".into()),
+            (None, _) => ("-".into(), "-".into()),
+        };
+        let (length, rate, target) = match stage {
+            Stage::Train(stage) => (
+                stage.length.to_string(),
+                if stage.warmup.is_zero() {
+                    format!("{} to 0", stage.learning_rate)
+                } else {
+                    format!("{} to 0, warm-up {}", stage.learning_rate, stage.warmup)
+                },
+                "float".into(),
+            ),
+            Stage::Calibrate(stage) => (
+                "-".into(),
+                "-".into(),
+                format!(
+                    "statistics of {} images, sensitivities of {}",
+                    stage.images, stage.sensitivity_images
+                ),
+            ),
+            Stage::Search(stage) => (
+                stage.length.to_string(),
+                format!(
+                    "{} to 0, quantizers {}",
+                    stage.learning_rate, stage.quantizer_learning_rate
+                ),
+                format!(
+                    "{} to {} bits, {}",
+                    stage.start_bits, stage.target_bits, stage.anneal
+                ),
+            ),
+            Stage::Finetune(stage) => (
+                stage.length.to_string(),
+                format!(
+                    "{} to 0, quantizers {}",
+                    stage.learning_rate, stage.quantizer_learning_rate
+                ),
+                "frozen widths".into(),
+            ),
+        };
+        rows.push([stage.kind().into(), length, epochs, steps, rate, target]);
+    }
+    table(&rows)
+}
+
+/// Columns as wide as their widest cell.
+fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let widths: [usize; N] = std::array::from_fn(|column| width(column).unwrap_or(0));
+    let line = |row: &[String; N]| {
+        let cells = row.iter().zip(widths);
+        let cells: Vec<String> = cells
+            .map(|(cell, width)| format!("{cell:<width$}"))
+            .collect();
+        format!("{}\n", cells.join("  ").trim_end())
+    };
+    rows.iter().map(line).collect()
+}
+
+fn budget(search: &SearchStage) -> String {
+    let mut text = format!(
+        "budget over the search, bits per value ({}, from {} to {})\n",
+        search.anneal, search.start_bits, search.target_bits
+    );
+    for percent in (0..=100).step_by(10) {
+        let part = f64::from(percent) / 100.0;
+        let bits = search
+            .anneal
+            .position(search.start_bits, search.target_bits, part);
+        let bar = "#".repeat((bits / search.start_bits * PLOT_WIDTH).round() as usize);
+        text.push_str(&format!("{percent:>4} %  {bits:>5.2}  {bar}\n"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{VALID, load};
+    use super::*;
+
+    #[test]
+    fn the_timeline_counts_epochs_and_steps_where_images_are_known() {
+        let recipe = load(VALID);
+        let text = explain(&recipe, Some(4000));
+        assert!(text.contains("4000 images, 62 steps an epoch"), "{text}");
+        let row = text
+            .lines()
+            .find(|line| line.starts_with("search"))
+            .unwrap();
+        assert!(row.contains("6.00") && row.contains("372"), "{row}");
+        assert!(row.contains("8 to 2.16 bits, cosine"), "{row}");
+        let unknown = explain(&recipe, None);
+        let row = unknown
+            .lines()
+            .find(|line| line.starts_with("search"))
+            .unwrap();
+        assert!(row.contains("6ep     ?       ?"), "{row}");
+    }
+
+    #[test]
+    fn the_budget_falls_from_start_to_target() {
+        let text = explain(&load(VALID), None);
+        let bits: Vec<f64> = text
+            .lines()
+            .filter_map(|line| {
+                line.split_once(" %")?
+                    .1
+                    .split_whitespace()
+                    .next()?
+                    .parse()
+                    .ok()
+            })
+            .collect();
+        assert_eq!((bits.len(), bits[0], bits[10]), (11, 8.0, 2.16), "{text}");
+        assert!(bits.is_sorted_by(|a, b| a >= b));
+        let float = "version: 1\nmodel: {path: m.pt, input: 1x2x2}\ndata: {kind: idx, path: d}\nstages: [{stage: train, length: 1ep}]\n";
+        assert!(!explain(&load(float), Some(10)).contains("budget"));
+    }
+}

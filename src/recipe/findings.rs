@@ -1,0 +1,267 @@
+//! Findings: what is wrong with a recipe, where, and how to mend it.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::document::{Node, Place};
+
+/// The widest part of a source line that is shown, in characters.
+const WIDEST_LINE: usize = 160;
+/// How much of a too wide line is shown before the finding.
+const LEAD: usize = 60;
+
+/// One thing that is wrong with a recipe.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What kind of mistake this is, such as `unknown-key`.
+    pub code: &'static str,
+    /// Key path of what is wrong, such as `stages[2].target_bits`; empty for the whole recipe.
+    pub path: String,
+    /// The recipe file's name as it was given, or the override (`--set stages.2.target_bits=0`).
+    pub file: String,
+    /// Line in the file, from 1; none for overrides and for a file that could not be read.
+    pub line: Option<usize>,
+    /// Column in the line, from 1, in characters; present where `line` is.
+    pub column: Option<usize>,
+    /// Number of characters that the finding is about, from `column`.
+    pub length: usize,
+    /// The whole line of the file.
+    pub source_line: Option<String>,
+    /// What is wrong.
+    pub message: String,
+    /// How to mend it.
+    pub help: Option<String>,
+}
+
+impl Finding {
+    /// A finding about a file as a whole, such as one that cannot be read.
+    pub(super) fn about_file(
+        code: &'static str,
+        file: &str,
+        message: String,
+        help: Option<String>,
+    ) -> Self {
+        Self {
+            code,
+            path: String::new(),
+            file: file.into(),
+            line: None,
+            column: None,
+            length: 0,
+            source_line: None,
+            message,
+            help,
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "error[{}]: {}", self.code, self.message)?;
+        let number = self.line.map_or(String::new(), |line| line.to_string());
+        let gutter = " ".repeat(number.len().max(1));
+        write!(f, "{gutter}--> {}", self.file)?;
+        if let (Some(line), Some(column)) = (self.line, self.column) {
+            write!(f, ":{line}:{column}")?;
+            if let Some(source) = &self.source_line {
+                let total = source.chars().count();
+                let before = column - 1;
+                let skipped = if total > WIDEST_LINE {
+                    before.saturating_sub(LEAD)
+                } else {
+                    0
+                };
+                // A control character would shift the marks below, or drive the terminal.
+                let shown: String = source
+                    .chars()
+                    .skip(skipped)
+                    .take(WIDEST_LINE)
+                    .map(|c| if c.is_control() { ' ' } else { c })
+                    .collect();
+                let room = shown.chars().count().saturating_sub(before - skipped);
+                let marks = "^".repeat(self.length.min(room).max(1));
+                let indent = " ".repeat(before - skipped);
+                let shown = shown.trim_end();
+                write!(f, "\n{gutter} |\n{number} | {shown}")?;
+                write!(f, "\n{gutter} | {indent}{marks}")?;
+            }
+        }
+        if let Some(help) = &self.help {
+            write!(f, "\n{gutter} = help: {help}")?;
+        }
+        Ok(())
+    }
+}
+
+/// All findings about one recipe, by position; never empty when it is an error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Diagnostics {
+    /// The findings: those in the file by line and column, then those in overrides.
+    pub findings: Vec<Finding>,
+}
+
+impl fmt::Display for Diagnostics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, finding) in self.findings.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n\n")?;
+            }
+            finding.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Diagnostics {}
+
+/// A finding before it is tied to the text: its place is inside the document.
+#[derive(Debug)]
+pub(super) struct Problem {
+    pub(super) place: Place,
+    pub(super) code: &'static str,
+    pub(super) path: String,
+    pub(super) message: String,
+    pub(super) help: Option<String>,
+}
+
+/// A recipe's text and the place of every key in it, so that later checks can locate their findings, too.
+#[derive(Debug, Clone)]
+pub struct Source {
+    file: String,
+    text: String,
+    overrides: Vec<String>,
+    pub(super) root: Node,
+}
+
+impl Source {
+    pub(super) fn new(file: &str, text: &str, overrides: Vec<String>, root: Node) -> Self {
+        Self {
+            file: file.into(),
+            text: text.into(),
+            overrides,
+            root,
+        }
+    }
+
+    /// The recipe file's name, as it was given.
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// The text of the recipe file, without the overrides.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Line and column, from 1, of the value at a key path such as `stages[2].target_bits`.
+    ///
+    /// For a list or a mapping that is where its key stands. Where the recipe leaves a key out it is the place of
+    /// what would hold it. `None` if the value came from an override.
+    pub fn locate(&self, path: &str) -> Option<(usize, usize)> {
+        match self.root.nearest(path).place {
+            Place::Text { line, column, .. } => Some((line, column)),
+            Place::Override(_) => None,
+        }
+    }
+
+    /// A finding about the value at a key path such as `stages[2].target_bits`; see [`Source::locate`].
+    pub fn finding(
+        &self,
+        code: &'static str,
+        path: &str,
+        message: impl Into<String>,
+        help: Option<String>,
+    ) -> Finding {
+        let problem = Problem {
+            place: self.root.nearest(path).place,
+            code,
+            path: path.into(),
+            message: message.into(),
+            help,
+        };
+        self.tie(problem, &lines(&self.text))
+    }
+
+    /// Orders problems by place and turns them into findings.
+    pub(super) fn diagnostics(&self, mut problems: Vec<Problem>) -> Diagnostics {
+        problems.sort_by_key(|problem| problem.place);
+        let lines = lines(&self.text);
+        Diagnostics {
+            findings: problems
+                .into_iter()
+                .map(|problem| self.tie(problem, &lines))
+                .collect(),
+        }
+    }
+
+    fn tie(&self, problem: Problem, lines: &[&str]) -> Finding {
+        let mut finding =
+            Finding::about_file(problem.code, &self.file, problem.message, problem.help);
+        finding.path = problem.path;
+        match problem.place {
+            Place::Text {
+                line,
+                column,
+                length,
+            } => {
+                finding.line = Some(line);
+                finding.column = Some(column);
+                finding.length = length;
+                finding.source_line = lines.get(line - 1).map(|&line| line.into());
+            }
+            Place::Override(index) => finding.file = format!("--set {}", self.overrides[index]),
+        }
+        finding
+    }
+}
+
+/// Splits at every line break that YAML knows; `str::lines` leaves out a lone carriage return.
+fn lines(text: &str) -> Vec<&str> {
+    text.split('\n')
+        .flat_map(|line| line.strip_suffix('\r').unwrap_or(line).split('\r'))
+        .collect()
+}
+
+/// Text from a recipe for use in a message: one line, not too long.
+pub(super) fn shown(text: &str) -> String {
+    const LONGEST: usize = 60;
+    let clean: String = text.chars().take(LONGEST).flat_map(escaped).collect();
+    if text.chars().nth(LONGEST).is_some() {
+        format!("{clean}…")
+    } else {
+        clean
+    }
+}
+
+fn escaped(c: char) -> Vec<char> {
+    if c.is_control() {
+        c.escape_default().collect()
+    } else {
+        vec![c]
+    }
+}
+
+/// `a, b, c`, each in backquotes.
+pub(super) fn listed<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
+    let quoted: Vec<String> = words.into_iter().map(|word| format!("`{word}`")).collect();
+    quoted.join(", ")
+}
+
+/// The word that `given` was most likely meant to be, if any is close.
+pub(super) fn nearest_word<'a>(
+    given: &str,
+    words: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    let letters = given.chars().count();
+    // Far longer than any key: nothing can be near, and measuring would cost.
+    if letters > 64 {
+        return None;
+    }
+    words
+        .into_iter()
+        .map(|word| (strsim::damerau_levenshtein(given, word), word))
+        .filter(|&(distance, _)| distance <= (letters / 3).max(1) && distance < letters)
+        .min_by_key(|&(distance, _)| distance)
+        .map(|(_, word)| word)
+}

@@ -1,0 +1,183 @@
+//! What the form of a recipe cannot say: the order of its stages and the relations between its values.
+
+use super::document::Node;
+use super::findings::Problem;
+use super::stage::Stage;
+
+/// Every finding about order and relations. A stage in `faulty` (by key path) is checked for its order alone.
+pub(super) fn check(root: &Node, form: &[Problem]) -> Vec<Problem> {
+    let stages = root.get("stages").map_or(&[][..], Node::items);
+    let mut problems = Vec::new();
+    let kinds: Option<Vec<&str>> = stages
+        .iter()
+        .map(|stage| stage.get("stage")?.text())
+        .collect();
+    if let Some(kinds) = kinds
+        && kinds.iter().all(|kind| KINDS.contains(kind))
+    {
+        for (index, message, help) in order(&kinds) {
+            let path = format!("stages[{index}].stage");
+            problems.push(Problem {
+                place: root.nearest(&path).place,
+                code: "stage-order",
+                path,
+                message,
+                help: Some(help.into()),
+            });
+        }
+    }
+    for (index, node) in stages.iter().enumerate() {
+        let path = format!("stages[{index}]");
+        if form.iter().any(|problem| problem.path.starts_with(&path)) {
+            continue;
+        }
+        if let Ok(stage) = serde_json::from_value::<Stage>(node.to_json())
+            && let Some((key, code, message, help)) = relation(&stage)
+        {
+            let path = format!("{path}.{key}");
+            problems.push(Problem {
+                place: root.nearest(&path).place,
+                code,
+                path,
+                message,
+                help: Some(help),
+            });
+        }
+    }
+    problems
+}
+
+const KINDS: [&str; 4] = ["train", "calibrate", "search", "finetune"];
+
+/// The stages that stand where they cannot: index, message, help. At most one finding a stage.
+fn order(kinds: &[&str]) -> Vec<(usize, String, &'static str)> {
+    const LINE: &str = "the order is `train` (any number), `calibrate`, `search`, `finetune`";
+    let mut found = Vec::new();
+    let (mut calibrate, mut search, mut finetune) = (None, None, None);
+    for (index, &kind) in kinds.iter().enumerate() {
+        let mut say = |message: &str, help| found.push((index, message.to_string(), help));
+        match kind {
+            _ if finetune.is_some() => say(
+                &format!("stage `{kind}` follows `finetune`, which must be the last stage"),
+                LINE,
+            ),
+            "train" if search.is_some() => {
+                say("`train` after `search` would undo the quantizers", LINE);
+            }
+            "train" if calibrate.is_some() => {
+                say(
+                    "`train` after `calibrate` would outdate its statistics",
+                    LINE,
+                );
+            }
+            "calibrate" if search.is_some() => {
+                say("`calibrate` without a `search` after it", LINE);
+            }
+            "calibrate" if calibrate.is_some() => say(
+                "a second `calibrate`",
+                "one calibration serves the search: remove one",
+            ),
+            "search" if search.is_some() => say(
+                "a second `search`",
+                "a recipe has one search: make it longer instead",
+            ),
+            "search" if calibrate.is_none() => say(
+                "`search` needs a `calibrate` before it",
+                "put `- stage: calibrate` before the search: it makes the groups whose widths are searched",
+            ),
+            "finetune" if search.is_none() => say(
+                "`finetune` needs a `search` before it",
+                "it trains with the widths that a search has found; for float training use `stage: train`",
+            ),
+            _ => {}
+        }
+        match kind {
+            "calibrate" => calibrate = calibrate.or(Some(index)),
+            "search" => search = search.or(Some(index)),
+            "finetune" => finetune = finetune.or(Some(index)),
+            _ => {}
+        }
+    }
+    if let (Some(index), None, None) = (calibrate, search, finetune) {
+        found.push((
+            index,
+            "`calibrate` without a `search` after it".into(),
+            "add a `search`, or remove the calibration: nothing would use its statistics",
+        ));
+    }
+    found
+}
+
+/// What is wrong between the values of one stage: key, code, message, help.
+fn relation(stage: &Stage) -> Option<(&'static str, &'static str, String, String)> {
+    use super::values::Length::{Epochs, Steps};
+    match stage {
+        Stage::Train(stage) => {
+            let (length, warmup) = (stage.length, stage.warmup);
+            let too_long = match (warmup, length) {
+                (Epochs(warmup), Epochs(length)) => warmup >= length,
+                (Steps(warmup), Steps(length)) => warmup >= length,
+                // Across units only the number of images can tell.
+                _ => false,
+            };
+            too_long.then(|| {
+                (
+                    "warmup",
+                    "warmup-too-long",
+                    format!("`warmup` ({warmup}) must be shorter than the stage ({length})"),
+                    "the learning rate rises over the warm-up and falls over the rest of the stage".into(),
+                )
+            })
+        }
+        Stage::Search(stage) if stage.start_bits < stage.target_bits => Some((
+            "start_bits",
+            "bits-order",
+            format!(
+                "`start_bits` ({}) is below `target_bits` ({})",
+                stage.start_bits, stage.target_bits
+            ),
+            "the budget falls from `start_bits` to `target_bits`; leave `start_bits` out to start at 8".into(),
+        )),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn misplaced(kinds: &[&str]) -> Vec<usize> {
+        order(kinds).into_iter().map(|(index, ..)| index).collect()
+    }
+
+    #[test]
+    fn the_orders_that_make_sense_pass() {
+        for kinds in [
+            &["train"][..],
+            &["train", "train"],
+            &["calibrate", "search"],
+            &["train", "calibrate", "search", "finetune"],
+        ] {
+            assert_eq!(misplaced(kinds), [0; 0], "{kinds:?}");
+        }
+    }
+
+    #[test]
+    fn every_misplaced_stage_is_named_once() {
+        for (kinds, expected) in [
+            (&["finetune"][..], &[0][..]),
+            (&["train", "search"], &[1]),
+            (&["train", "calibrate"], &[1]),
+            (&["calibrate", "calibrate", "search"], &[1]),
+            (&["calibrate", "search", "search"], &[2]),
+            (&["calibrate", "search", "calibrate"], &[2]),
+            (&["calibrate", "search", "finetune", "finetune"], &[3]),
+            (&["calibrate", "search", "finetune", "train"], &[3]),
+            (&["calibrate", "train", "search"], &[1]),
+            (&["search", "finetune"], &[0]),
+            (&["calibrate", "finetune"], &[1]),
+        ] {
+            assert_eq!(misplaced(kinds), expected, "{kinds:?}");
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! The stages of a recipe, one struct each.
+//!
+//! The optimizer's keys are repeated from stage to stage: serde cannot both flatten a shared struct and refuse
+//! unknown keys, and the defaults differ.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::anneal::Anneal;
+use super::values::Length;
+
+/// One stage of the timeline; its kind is the key `stage`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "stage", rename_all = "lowercase")]
+pub enum Stage {
+    /// Trains the float network.
+    Train(TrainStage),
+    /// Gathers the statistics at every site, and decides basis and partition from them.
+    Calibrate(CalibrateStage),
+    /// Learns the bit-widths while the budget falls to the target.
+    Search(SearchStage),
+    /// Trains on with the widths frozen to integers; always the last stage.
+    Finetune(FinetuneStage),
+}
+
+impl Stage {
+    /// The stage's kind, as a recipe writes it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Train(_) => "train",
+            Self::Calibrate(_) => "calibrate",
+            Self::Search(_) => "search",
+            Self::Finetune(_) => "finetune",
+        }
+    }
+
+    /// How long the stage trains; `None` for a calibration, which takes no steps.
+    pub fn length(&self) -> Option<Length> {
+        match self {
+            Self::Train(stage) => Some(stage.length),
+            Self::Calibrate(_) => None,
+            Self::Search(stage) => Some(stage.length),
+            Self::Finetune(stage) => Some(stage.length),
+        }
+    }
+}
+
+/// Float training by stochastic gradient descent with momentum.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TrainStage {
+    /// How long: `8ep` epochs (`0.5ep` is half an epoch) or `1200st` steps; more than 0. Required.
+    #[schemars(extend("format" = "positive-length"))]
+    pub length: Length,
+    /// Highest learning rate, reached after `warmup`, then falling to 0 by a cosine. Default: 0.05.
+    #[serde(default = "defaults::train_learning_rate")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub learning_rate: f64,
+    /// How long the learning rate rises linearly from 0, as a length; shorter than `length`. Default: `0ep`.
+    #[serde(default = "defaults::warmup")]
+    pub warmup: Length,
+    /// Momentum of the gradient descent, from 0 to below 1. Default: 0.9.
+    #[serde(default = "defaults::momentum")]
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
+    pub momentum: f64,
+    /// Weight decay (L2), per step and relative to the learning rate. Default: 0.0005.
+    #[serde(default = "defaults::weight_decay")]
+    #[schemars(range(min = 0))]
+    pub weight_decay: f64,
+    /// Share of each label that is spread over all classes, from 0 to below 1. Default: 0.
+    #[serde(default)]
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
+    pub label_smoothing: f64,
+}
+
+/// Calibration: mean and covariance of every site, sensitivities, then basis and partition.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CalibrateStage {
+    /// Number of training images for the channel means and covariances. Default: 2048.
+    #[schemars(range(min = 1))]
+    pub images: usize,
+    /// Number of training images for the sensitivities (Fisher diagonal). Default: 1024.
+    #[schemars(range(min = 1))]
+    pub sensitivity_images: usize,
+    /// Which transform a site gets. Default: `auto`.
+    pub transform: Transform,
+    /// Where the transform sits, seen from the activation function. Default: `before`.
+    pub placement: Placement,
+    /// Most extra multiply-accumulates that all transforms together may cost, in percent of the network's own;
+    /// holds for `transform: auto` alone. Default: 30.
+    #[schemars(range(min = 0))]
+    pub max_mac_overhead: f64,
+    /// Most groups of one site, from 1 to 32; each group has a quantizer of its own. Default: 8.
+    #[schemars(range(min = 1, max = 32))]
+    pub max_groups: usize,
+}
+
+impl Default for CalibrateStage {
+    fn default() -> Self {
+        Self {
+            images: 2048,
+            sensitivity_images: 1024,
+            transform: Transform::Auto,
+            placement: Placement::Before,
+            max_mac_overhead: 30.0,
+            max_groups: 8,
+        }
+    }
+}
+
+/// Search: the bit-widths are learned while the budget falls from `start_bits` to `target_bits`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SearchStage {
+    /// How long: `6ep` epochs (`0.5ep` is half an epoch) or `1200st` steps; more than 0. Required.
+    #[schemars(extend("format" = "positive-length"))]
+    pub length: Length,
+    /// Budget at the end, in bits per value of the original activation tensors; more than 0, at most 8. Required.
+    #[schemars(
+        range(max = 8),
+        extend("exclusiveMinimum" = 0, "x-why" = WHY_BITS),
+        example = 2.16
+    )]
+    pub target_bits: f64,
+    /// Budget at the start, in bits per value; from `target_bits` to 8. Default: 8.
+    #[serde(default = "defaults::start_bits")]
+    #[schemars(range(max = 8), extend("exclusiveMinimum" = 0, "x-why" = WHY_BITS))]
+    pub start_bits: f64,
+    /// Curve by which the budget falls over the stage. Default: `exponential`.
+    #[serde(default)]
+    pub anneal: Anneal,
+    /// Highest learning rate of the weights, falling to 0 by a cosine; 0 keeps them as they are. Default: 0.01.
+    #[serde(default = "defaults::learning_rate")]
+    #[schemars(range(min = 0))]
+    pub learning_rate: f64,
+    /// Momentum of the weights' gradient descent, from 0 to below 1. Default: 0.9.
+    #[serde(default = "defaults::momentum")]
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
+    pub momentum: f64,
+    /// Weight decay (L2) of the weights; quantizers never have any. Default: 0.0005.
+    #[serde(default = "defaults::weight_decay")]
+    #[schemars(range(min = 0))]
+    pub weight_decay: f64,
+    /// Learning rate of Adam on log2 of the quantizers' steps and ranges. Default: 0.02.
+    #[serde(default = "defaults::quantizer_learning_rate")]
+    #[schemars(range(min = 0))]
+    pub quantizer_learning_rate: f64,
+    /// What batch normalization does meanwhile. Default: `train`.
+    #[serde(default)]
+    pub batch_norm: BatchNorm,
+    /// Weight, from 0 to 1, of the divergence from the float network's outputs in the loss. Default: 0.5.
+    #[serde(default = "defaults::distillation")]
+    #[schemars(range(min = 0, max = 1))]
+    pub distillation: f64,
+}
+
+/// Fine-tuning with the widths frozen to integers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FinetuneStage {
+    /// How long: `3ep` epochs (`0.5ep` is half an epoch) or `1200st` steps; more than 0. Required.
+    #[schemars(extend("format" = "positive-length"))]
+    pub length: Length,
+    /// Highest learning rate of the weights, falling to 0 by a cosine; 0 keeps them as they are. Default: 0.01.
+    #[serde(default = "defaults::learning_rate")]
+    #[schemars(range(min = 0))]
+    pub learning_rate: f64,
+    /// Momentum of the weights' gradient descent, from 0 to below 1. Default: 0.9.
+    #[serde(default = "defaults::momentum")]
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
+    pub momentum: f64,
+    /// Weight decay (L2) of the weights; quantizers never have any. Default: 0.0005.
+    #[serde(default = "defaults::weight_decay")]
+    #[schemars(range(min = 0))]
+    pub weight_decay: f64,
+    /// Learning rate of Adam on log2 of the quantizers' steps and ranges. Default: 0.02.
+    #[serde(default = "defaults::quantizer_learning_rate")]
+    #[schemars(range(min = 0))]
+    pub quantizer_learning_rate: f64,
+    /// What batch normalization does meanwhile. Default: `train`.
+    #[serde(default)]
+    pub batch_norm: BatchNorm,
+    /// Weight, from 0 to 1, of the divergence from the float network's outputs in the loss. Default: 0.5.
+    #[serde(default = "defaults::distillation")]
+    #[schemars(range(min = 0, max = 1))]
+    pub distillation: f64,
+}
+
+/// Why a number of bits has the range it has; the schema carries it, findings repeat it.
+const WHY_BITS: &str = "bits per value are counted over the values of the ORIGINAL activation tensors; \
+     fixed-length codes have 1 to 8 bits and a dropped value has 0, so an average of 0 would keep nothing \
+     and more than 8 cannot be coded";
+
+/// Which transform a site gets before its quantizers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Transform {
+    /// Site by site whatever pays, within `max_mac_overhead`.
+    #[default]
+    Auto,
+    /// The PCA basis at every site.
+    Pca,
+    /// No transform: channels are quantized as they are.
+    None,
+}
+
+/// Where the transform sits, seen from the activation function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Placement {
+    /// On the pre-activations; the activation function follows the reconstruction.
+    #[default]
+    Before,
+    /// On the outputs of the activation function.
+    After,
+}
+
+/// What batch normalization does while activations are quantized.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum BatchNorm {
+    /// Normalizes by the batch and keeps updating its running statistics.
+    #[default]
+    Train,
+    /// Normalizes by its running statistics and leaves them as they are.
+    Frozen,
+}
+
+/// The values of keys that are left out.
+mod defaults {
+    use super::Length;
+
+    pub(super) fn train_learning_rate() -> f64 {
+        0.05
+    }
+    pub(super) fn warmup() -> Length {
+        Length::Epochs(0.0)
+    }
+    pub(super) fn momentum() -> f64 {
+        0.9
+    }
+    pub(super) fn weight_decay() -> f64 {
+        5e-4
+    }
+    pub(super) fn start_bits() -> f64 {
+        8.0
+    }
+    pub(super) fn learning_rate() -> f64 {
+        0.01
+    }
+    pub(super) fn quantizer_learning_rate() -> f64 {
+        0.02
+    }
+    pub(super) fn distillation() -> f64 {
+        0.5
+    }
+}
