@@ -37,6 +37,8 @@ pub struct RawSite {
     pub low: Option<f64>,
     /// Constant upper bound of `hardtanh` and `clamp`.
     pub high: Option<f64>,
+    /// The channels are the last dimension, as after a linear layer, rather than the second.
+    pub channels_last: bool,
 }
 
 /// A convolution or matrix product.
@@ -66,6 +68,8 @@ pub struct Survey {
     pub computes: Vec<Compute>,
     /// The stored tensors.
     pub stored: Vec<RawStored>,
+    /// There are batch normalisations, and every one is fixed to evaluation, as `torch.jit.trace` leaves them.
+    pub norm_is_baked: bool,
 }
 
 /// Shapes that one probe run has seen, in the order of the [`Survey`]; `None` where a node did not run.
@@ -161,7 +165,7 @@ impl Network {
     }
 
     fn from_handle(handle: *mut CNetwork) -> Result<Self, LibtorchError> {
-        let mut network = Self { handle, survey: Survey { sites: vec![], computes: vec![], stored: vec![] } };
+        let mut network = Self { handle, survey: Survey { sites: vec![], computes: vec![], stored: vec![], norm_is_baked: false } };
         let mut text = std::ptr::null_mut();
         // SAFETY: the handle is live; the text is taken over below.
         call(|error| unsafe { ffi::dimbit_network_survey(network.handle, &mut text, error) })
@@ -210,6 +214,11 @@ impl Network {
         call(|error| unsafe { ffi::dimbit_network_tensors(self.handle, visit, context, error) })
             .map_err(|reason| LibtorchError::Call { what: "list the parameters", reason })?;
         Ok(list)
+    }
+
+    /// Whether the file fixes batch normalisation to evaluation, as `torch.jit.trace` does with a network in evaluation.
+    pub fn norm_is_baked(&self) -> bool {
+        self.survey.norm_is_baked
     }
 
     /// Training or evaluation mode. With `freeze_norm`, batch normalisation stays in evaluation while the rest trains.

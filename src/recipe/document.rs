@@ -160,7 +160,7 @@ impl Node {
         }
     }
 
-    /// The same value without places. What JSON cannot hold (not finite, beyond 64 bits) becomes null.
+    /// The same value without places. What JSON cannot hold (a number that isn't finite) becomes null.
     pub(super) fn to_json(&self) -> serde_json::Value {
         use serde_json::{Number, Value as Json};
         match &self.value {
@@ -173,9 +173,11 @@ impl Node {
             Value::Scalar { raw, kind } => match *kind {
                 Scalar::Null => Json::Null,
                 Scalar::Bool(truth) => Json::Bool(truth),
-                Scalar::Integer(integer) => {
-                    Number::from_i128(integer).map_or(Json::Null, Json::Number)
-                }
+                Scalar::Integer(integer) => Number::from_i128(integer)
+                    // Beyond 64 bits only a number with a fraction can be meant.
+                    .or_else(|| Number::from_f64(integer as f64))
+                    .map_or(Json::Null, Json::Number),
+
                 Scalar::Float(float) => Number::from_f64(float).map_or(Json::Null, Json::Number),
                 Scalar::Text => Json::String(raw.clone()),
             },

@@ -10,7 +10,9 @@ const PLOT_WIDTH: f64 = 48.0;
 ///
 /// `images` is the number of training images; without it, epochs and steps cannot be told from each other.
 pub fn explain(recipe: &Recipe, images: Option<usize>) -> String {
-    let steps_per_epoch = images.map(|images| recipe.steps_per_epoch(images));
+    let steps_per_epoch = images
+        .map(|images| recipe.steps_per_epoch(images))
+        .filter(|&steps| steps > 0);
     let mut text = header(recipe, images, steps_per_epoch);
     text.push('\n');
     text.push_str(&timeline(recipe, steps_per_epoch));
@@ -25,7 +27,8 @@ fn header(recipe: &Recipe, images: Option<usize>, steps_per_epoch: Option<usize>
     let Data::Idx(data) = &recipe.data;
     let count = match (images, steps_per_epoch) {
         (Some(images), Some(steps)) => format!(", {images} images, {steps} steps an epoch"),
-        _ => String::new(),
+        (Some(images), None) => format!(", {images} images: less than one batch"),
+        (None, _) => String::new(),
     };
     format!(
         "recipe {}: mode {}, seed {}, device {}\nmodel  {}, input {}\ndata   idx {}, batch {}{count}\nsites  {}, without {}\n",

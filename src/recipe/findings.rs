@@ -8,6 +8,8 @@ use super::document::{Node, Place};
 
 /// The widest part of a source line that is shown, in characters.
 const WIDEST_LINE: usize = 160;
+/// The most findings that are kept; beyond them the text is hardly a recipe.
+const MOST_FINDINGS: usize = 200;
 /// How much of a too wide line is shown before the finding.
 const LEAD: usize = 60;
 
@@ -66,7 +68,7 @@ impl fmt::Display for Finding {
             write!(f, ":{line}:{column}")?;
             if let Some(source) = &self.source_line {
                 let total = source.chars().count();
-                let before = column - 1;
+                let before = column.saturating_sub(1);
                 let skipped = if total > WIDEST_LINE {
                     before.saturating_sub(LEAD)
                 } else {
@@ -99,6 +101,17 @@ impl fmt::Display for Finding {
 pub struct Diagnostics {
     /// The findings: those in the file by line and column, then those in overrides.
     pub findings: Vec<Finding>,
+    /// How many further findings were left out.
+    pub omitted: usize,
+}
+
+impl From<Finding> for Diagnostics {
+    fn from(finding: Finding) -> Self {
+        Self {
+            findings: vec![finding],
+            omitted: 0,
+        }
+    }
 }
 
 impl fmt::Display for Diagnostics {
@@ -108,6 +121,9 @@ impl fmt::Display for Diagnostics {
                 f.write_str("\n\n")?;
             }
             finding.fmt(f)?;
+        }
+        if self.omitted > 0 {
+            write!(f, "\n\n... and {} more", self.omitted)?;
         }
         Ok(())
     }
@@ -187,7 +203,10 @@ impl Source {
     pub(super) fn diagnostics(&self, mut problems: Vec<Problem>) -> Diagnostics {
         problems.sort_by_key(|problem| problem.place);
         let lines = lines(&self.text);
+        let omitted = problems.len().saturating_sub(MOST_FINDINGS);
+        problems.truncate(MOST_FINDINGS);
         Diagnostics {
+            omitted,
             findings: problems
                 .into_iter()
                 .map(|problem| self.tie(problem, &lines))

@@ -102,7 +102,7 @@ impl Form {
             return;
         }
         if let Some((tag, branches)) = branches(schema) {
-            return self.tagged(node, tag, branches, spot);
+            return self.tagged(node, schema, (tag, branches), spot);
         }
         let words = words(schema);
         let types = &schema["type"];
@@ -139,9 +139,15 @@ impl Form {
     }
 
     /// A mapping whose kind stands under the key `tag`.
-    fn tagged(&mut self, node: &Node, tag: &str, branches: &[Json], spot: &Spot) {
+    fn tagged(
+        &mut self,
+        node: &Node,
+        schema: &Json,
+        (tag, branches): (&str, &[Json]),
+        spot: &Spot,
+    ) {
         let Value::Mapping(entries) = &node.value else {
-            return self.wrong_type(node, &branches[0], spot);
+            return self.wrong_type(node, schema, spot);
         };
         let kinds: Vec<&str> = branches.iter().filter_map(|b| constant(b, tag)).collect();
         let Some(kind) = node.get(tag) else {
@@ -192,14 +198,21 @@ impl Form {
         spot: &Spot,
         checked: Option<&str>,
     ) {
+        let mut meant = Vec::new();
         for entry in entries.iter().filter(|entry| Some(&*entry.key) != checked) {
-            match schema["properties"].get(&entry.key) {
-                Some(below) => self.value(&entry.node, below, &spot.below(&entry.key)),
-                None => self.unknown_key(entry, schema, spot),
+            let below = spot.below(&entry.key);
+            if let Some(schema) = schema["properties"].get(&entry.key) {
+                self.value(&entry.node, schema, &below);
+            } else if let Some(near) = self.unknown_key(entry, schema, spot)
+                && node.get(near).is_none()
+            {
+                // A misspelt key must not hide the findings about its value, nor count as missing as well.
+                self.value(&entry.node, &schema["properties"][near], &below);
+                meant.push(near);
             }
         }
         for key in strings(&schema["required"]) {
-            if node.get(key).is_none() {
+            if node.get(key).is_none() && !meant.contains(&key) {
                 let below = spot.below(key);
                 self.say(
                     node.place,
@@ -212,7 +225,8 @@ impl Form {
         }
     }
 
-    fn unknown_key(&mut self, entry: &Entry, schema: &Json, spot: &Spot) {
+    /// Returns the key that was meant, if one is near.
+    fn unknown_key<'s>(&mut self, entry: &Entry, schema: &'s Json, spot: &Spot) -> Option<&'s str> {
         let known: Vec<&str> = keys(schema).collect();
         let elsewhere: Vec<&str> = CATALOG
             .iter()
@@ -221,12 +235,17 @@ impl Form {
             .collect();
         let key = shown(&entry.key);
         let all = listed(known.iter().copied());
+        let near = if elsewhere.is_empty() {
+            nearest_word(&entry.key, known)
+        } else {
+            None
+        };
         let help = if !elsewhere.is_empty() {
             format!(
                 "`{key}` belongs in {}. Known keys here: {all}",
                 elsewhere.join(" or ")
             )
-        } else if let Some(near) = nearest_word(&entry.key, known.iter().copied()) {
+        } else if let Some(near) = near {
             format!("did you mean `{near}`? Known keys: {all}")
         } else {
             format!("known keys: {all}")
@@ -238,6 +257,7 @@ impl Form {
             format!("unknown key `{key}` in {}", spot.inside),
             Some(help),
         );
+        near
     }
 
     fn list(&mut self, node: &Node, items: &[Node], schema: &Json, spot: &Spot) {
@@ -283,7 +303,11 @@ impl Form {
             Some("device") => text.parse::<Device>().map(|_| ()),
             _ => Ok(()),
         };
-        if let Err(error) = parsed {
+        if text.chars().any(breaks_lines) {
+            let message = format!("{} must be one line without control characters", spot.name);
+            let help = hint(schema, spot);
+            self.say(node.place, "bad-text", &spot.path, message, help);
+        } else if let Err(error) = parsed {
             self.bad_text(node, text, &error, spot);
         } else if text.is_empty() && schema["minLength"].as_u64() > Some(0) {
             let message = format!("{} is empty", spot.name);
@@ -353,6 +377,11 @@ impl Form {
     }
 }
 
+/// Characters that have no place in a name or a path: they would garble reports, and YAML's versions disagree on them.
+fn breaks_lines(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}')
+}
+
 /// How a kind of mapping is called: a stage by its kind, the data set by its key.
 fn kind_name(tag: &str, kind: &str, spot: &Spot) -> String {
     if spot.path.ends_with(']') {
@@ -374,12 +403,13 @@ fn hint(schema: &Json, spot: &Spot) -> Option<String> {
         Some(value) if spot.path.ends_with(']') => Some(format!("for example `{key}: [{value}]`")),
         Some(value) => Some(format!("for example `{key}: {value}`")),
         None => {
-            let (tag, branches) = branches(schema).unzip();
-            let known: Vec<&str> = match (tag, branches) {
-                (Some(tag), _) => vec![tag],
-                _ => keys(schema).collect(),
-            };
-            (!known.is_empty()).then(|| format!("its keys: {}", listed(known)))
+            if let Some((tag, branches)) = branches(schema) {
+                let kinds = branches.iter().filter_map(|branch| constant(branch, tag));
+                Some(format!("it has a key `{tag}`: {}", listed(kinds)))
+            } else {
+                let known = listed(keys(schema));
+                (!known.is_empty()).then(|| format!("its keys: {known}"))
+            }
         }
     };
     let meaning = schema["description"].as_str();

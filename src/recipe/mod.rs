@@ -10,12 +10,16 @@
 //! What needs the model or the data is checked elsewhere and tied to the text by [`Source::finding`].
 
 mod anneal;
+#[cfg(test)]
+mod corpus;
 mod document;
 mod explain;
 mod findings;
 mod form;
 mod language;
 mod overrides;
+#[cfg(test)]
+mod properties;
 mod rules;
 mod sites;
 mod stage;
@@ -61,9 +65,7 @@ impl Recipe {
         let file = path.display().to_string();
         match read(path) {
             Ok(text) => parse_at(&text, path, &file, overrides),
-            Err(finding) => Err(Diagnostics {
-                findings: vec![finding],
-            }),
+            Err(finding) => Err(finding.into()),
         }
     }
 

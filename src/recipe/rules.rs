@@ -1,20 +1,29 @@
 //! What the form of a recipe cannot say: the order of its stages and the relations between its values.
 
+use std::collections::HashSet;
+
 use super::document::Node;
 use super::findings::Problem;
 use super::stage::Stage;
 
-/// Every finding about order and relations. A stage in `faulty` (by key path) is checked for its order alone.
+/// Every finding about order and relations, beyond those about the `form`.
+///
+/// Relations are checked in stages of right form alone: a wrong value has its finding already.
 pub(super) fn check(root: &Node, form: &[Problem]) -> Vec<Problem> {
     let stages = root.get("stages").map_or(&[][..], Node::items);
+    // Stages with a finding, as `stages[2]`, and paths with one.
+    let paths: HashSet<&str> = form.iter().map(|problem| &*problem.path).collect();
+    let faulty: HashSet<&str> = paths.iter().filter_map(|p| p.split('.').next()).collect();
     let mut problems = Vec::new();
     let kinds: Option<Vec<&str>> = stages
         .iter()
-        .map(|stage| stage.get("stage")?.text())
+        .enumerate()
+        .map(|(index, stage)| {
+            let unknown = paths.contains(&*format!("stages[{index}].stage"));
+            stage.get("stage")?.text().filter(|_| !unknown)
+        })
         .collect();
-    if let Some(kinds) = kinds
-        && kinds.iter().all(|kind| KINDS.contains(kind))
-    {
+    if let Some(kinds) = kinds {
         for (index, message, help) in order(&kinds) {
             let path = format!("stages[{index}].stage");
             problems.push(Problem {
@@ -28,7 +37,7 @@ pub(super) fn check(root: &Node, form: &[Problem]) -> Vec<Problem> {
     }
     for (index, node) in stages.iter().enumerate() {
         let path = format!("stages[{index}]");
-        if form.iter().any(|problem| problem.path.starts_with(&path)) {
+        if faulty.contains(&*path) {
             continue;
         }
         if let Ok(stage) = serde_json::from_value::<Stage>(node.to_json())
@@ -46,8 +55,6 @@ pub(super) fn check(root: &Node, form: &[Problem]) -> Vec<Problem> {
     }
     problems
 }
-
-const KINDS: [&str; 4] = ["train", "calibrate", "search", "finetune"];
 
 /// The stages that stand where they cannot: index, message, help. At most one finding a stage.
 fn order(kinds: &[&str]) -> Vec<(usize, String, &'static str)> {

@@ -1,4 +1,10 @@
+//! Behaviour of whole recipes; wrong ones are in `corpus`, properties of any text in `properties`.
+
+use std::path::PathBuf;
+
 use super::*;
+
+/// A recipe with nearly every key.
 pub(super) const VALID: &str = r#"version: 1
 name: fashion-mnist-mini/resnet18-joint
 seed: 7
@@ -45,31 +51,272 @@ stages:
   - stage: finetune
     length: 3ep
 "#;
+
+/// The smallest recipe.
+pub(super) const SMALL: &str = "version: 1\nmodel: {path: m.pt, input: 1x28x28}\ndata: {kind: idx, path: d}\nstages: [{stage: train, length: 1ep}]\n";
+
 pub(super) fn load(text: &str) -> Recipe {
-    Recipe::parse(text, "recipes/x.yaml", &[])
-        .unwrap_or_else(|e| panic!("{e}"))
-        .recipe
+    match Recipe::parse(text, "recipes/x.yaml", &[]) {
+        Ok(loaded) => loaded.recipe,
+        Err(error) => panic!("{error}"),
+    }
 }
+
+fn overrides(texts: &[&str]) -> Vec<Override> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
 #[test]
-fn show() {
-    println!("{}", load(VALID).resolved_yaml());
-    println!("{}", explain(&load(VALID), Some(4000)));
-    for bad in [
-        "",
-        "version: 2\nlenght: 3\nmodel:\ndata: {kind: idxx, path: 3, batch_size: 0, mean: .nan}\nbatch_size: 3\nstages:\n  - stage: train\n    lenght: 3ep\n    target_bits: 3\n  - stage: serch\n    length: 8\n    target_bits: 40\n  - \n  - length: 3ep\n  - foo\nseed: 1\nseed: 2\n",
-        "a: [1\nb: 3",
-        "a: *x",
-        "a: &x 1\nb: *x\nc: !foo 3\n? [a]\n: 3\n\tq: 3",
+fn left_out_keys_have_their_defaults() {
+    let recipe = load(SMALL);
+    let Data::Idx(data) = &recipe.data;
+    assert_eq!(
+        (recipe.seed, recipe.device, &recipe.name),
+        (0, Device::Auto, &None)
+    );
+    assert_eq!(
+        (data.batch_size, data.eval_batch_size, data.crop_padding),
+        (128, 250, 0)
+    );
+    assert_eq!(
+        (data.mean, data.std, data.horizontal_flip),
+        (0.286, 0.353, false)
+    );
+    assert!(recipe.sites.selects("any.site"));
+    let Stage::Train(train) = &recipe.stages[0] else {
+        panic!("not a train stage")
+    };
+    assert_eq!(
+        (train.learning_rate, train.momentum, train.weight_decay),
+        (0.05, 0.9, 5e-4)
+    );
+    assert!(train.warmup.is_zero());
+
+    let recipe = load(&SMALL.replace(
+        "{stage: train, length: 1ep}",
+        "{stage: calibrate}, {stage: search, length: 5st, target_bits: 3}",
+    ));
+    let (calibrate, search) = (recipe.calibrate().unwrap(), recipe.search().unwrap());
+    assert_eq!(calibrate, &CalibrateStage::default());
+    assert_eq!(
+        (search.start_bits, search.anneal),
+        (8.0, Anneal::Exponential)
+    );
+    assert_eq!(
+        (search.learning_rate, search.quantizer_learning_rate),
+        (0.01, 0.02)
+    );
+    assert_eq!(
+        (search.distillation, search.batch_norm),
+        (0.5, BatchNorm::Train)
+    );
+}
+
+#[test]
+fn paths_start_at_the_recipes_folder() {
+    let loaded = Recipe::parse(VALID, "/somewhere/recipes/x.yaml", &[]).unwrap();
+    assert_eq!(
+        loaded.recipe.model.path,
+        PathBuf::from("/somewhere/recipes/../../models/resnet18-32px.pt")
+    );
+    let absolute = SMALL.replace("m.pt", "/models/m.pt");
+    assert_eq!(load(&absolute).model.path, PathBuf::from("/models/m.pt"));
+}
+
+#[test]
+fn a_resolved_recipe_is_explicit_and_loads_again_to_an_equal_one() {
+    for text in [VALID, SMALL] {
+        let recipe = load(text);
+        let resolved = recipe.resolved_yaml();
+        let again = Recipe::parse(&resolved, "/elsewhere/y.yaml", &[]).unwrap();
+        assert_eq!(again.recipe, recipe);
+        assert_eq!(again.recipe.resolved_yaml(), resolved);
+        assert!(resolved.contains("eval_batch_size: 250"), "{resolved}");
+    }
+}
+
+#[test]
+fn the_mode_follows_from_the_stages() {
+    let search = "{stage: search, length: 1ep, target_bits: 2}";
+    for (stages, mode) in [
+        ("{stage: train, length: 1ep}".to_string(), "float"),
+        (
+            format!("{{stage: calibrate, transform: none, max_groups: 1}}, {search}"),
+            "mp",
+        ),
+        (
+            format!("{{stage: calibrate, transform: none}}, {search}"),
+            "mp_grouped",
+        ),
+        (
+            format!("{{stage: calibrate, transform: pca, max_groups: 1}}, {search}"),
+            "joint",
+        ),
+        (format!("{{stage: calibrate}}, {search}"), "joint"),
     ] {
-        if let Err(e) = Recipe::parse(
-            bad,
-            "recipes/x.yaml",
-            &[
-                "stages.1.target_bits=0".parse().unwrap(),
-                "sites.foo=3".parse().unwrap(),
-            ],
-        ) {
-            println!("{e}\n==============");
+        let recipe = load(&SMALL.replace("{stage: train, length: 1ep}", &stages));
+        assert_eq!(recipe.mode().to_string(), mode, "{stages}");
+    }
+}
+
+#[test]
+fn overrides_name_stages_by_index_or_kind_and_make_what_is_missing() {
+    let set = overrides(&[
+        "stages.search.target_bits=2.5",
+        "stages.0.length=2ep",
+        "stages[3].length=7st",
+        "sites.exclude=[stem, head.*]",
+        "data.batch_size=32",
+        "name=",
+    ]);
+    let recipe = Recipe::parse(VALID, "x.yaml", &set).unwrap().recipe;
+    assert_eq!(recipe.search().unwrap().target_bits, 2.5);
+    assert_eq!(recipe.stages[0].length(), Some(Length::Epochs(2.0)));
+    assert_eq!(recipe.finetune().unwrap().length, Length::Steps(7));
+    assert_eq!(recipe.sites.exclude, ["stem", "head.*"]);
+    assert_eq!((recipe.steps_per_epoch(100), recipe.name), (3, None));
+    // `sites` is not in the small recipe at all.
+    let set = overrides(&["sites.include=[a]"]);
+    let recipe = Recipe::parse(SMALL, "x.yaml", &set).unwrap().recipe;
+    assert_eq!(recipe.sites.include, ["a"]);
+}
+
+#[test]
+fn findings_in_overrides_name_the_override() {
+    for (text, code, message) in [
+        (
+            "stages.2.target_bits=0",
+            "out-of-range",
+            "`target_bits` in stage `search`",
+        ),
+        (
+            "stages.search.target_bit=2",
+            "unknown-key",
+            "unknown key `target_bit` in stage `search`",
+        ),
+        (
+            "stages.search.start_bits=2",
+            "bits-order",
+            "`start_bits` (2) is below `target_bits` (2.16)",
+        ),
+        (
+            "stages.prune.length=2ep",
+            "bad-override",
+            "no stage `prune`",
+        ),
+        (
+            "stages.9.length=2ep",
+            "bad-override",
+            "no item 9: the list has 4",
+        ),
+        ("seed.x=1", "bad-override", "below a single value"),
+        (
+            "model={path: m.pt}",
+            "missing-key",
+            "missing key `input` in `model`",
+        ),
+    ] {
+        let error = Recipe::parse(VALID, "x.yaml", &overrides(&[text])).unwrap_err();
+        assert_eq!(error.findings.len(), 1, "{error}");
+        let finding = &error.findings[0];
+        assert_eq!(
+            (finding.code, &*finding.file),
+            (code, &*format!("--set {text}")),
+            "{error}"
+        );
+        assert_eq!(finding.line, None, "{error}");
+        assert!(finding.message.contains(message), "{error}");
+        assert!(
+            error.to_string().contains(&format!("--> --set {text}\n")),
+            "{error}"
+        );
+    }
+    let two = SMALL.replace("stages: [", "stages: [{stage: train, length: 1ep}, ");
+    let error =
+        Recipe::parse(&two, "x.yaml", &overrides(&["stages.train.length=3ep"])).unwrap_err();
+    assert!(error.to_string().contains("[0, 1]"), "{error}");
+}
+
+#[test]
+fn texts_that_are_no_overrides_say_why() {
+    let deep = format!("{}=1", "a.".repeat(100_000));
+    for text in ["seed", "=1", "...=1", deep.as_str()] {
+        let error = text.parse::<Override>().unwrap_err();
+        assert!(matches!(error, OverrideError::Form { .. }), "{error}");
+        assert!(error.to_string().len() < 300);
+    }
+    let error = "seed=[1".parse::<Override>().unwrap_err();
+    assert!(matches!(error, OverrideError::Value { .. }), "{error}");
+}
+
+#[test]
+fn later_passes_can_locate_findings_even_of_keys_left_out() {
+    let set = overrides(&["seed=3"]);
+    let source = Recipe::parse(VALID, "recipes/x.yaml", &set).unwrap().source;
+    assert_eq!(source.locate("stages[2].target_bits"), Some((37, 18)));
+    assert_eq!(source.locate("sites.include[0]"), Some((18, 13)));
+    assert_eq!(source.locate("model"), Some((5, 1)));
+    assert_eq!(source.locate("stages[3].momentum"), Some((44, 5)));
+    assert_eq!(source.locate("seed"), None);
+    let finding = source.finding("no-file", "model.path", "no such file", Some("look".into()));
+    assert_eq!(
+        finding.to_string(),
+        "error[no-file]: no such file
+ --> recipes/x.yaml:6:9
+  |
+6 |   path: ../../models/resnet18-32px.pt
+  |         ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+  = help: look"
+    );
+    let json = serde_json::to_value(&finding).unwrap();
+    assert_eq!(
+        (&json["code"], &json["line"]),
+        (&"no-file".into(), &6.into())
+    );
+}
+
+#[test]
+fn files_that_are_no_text_are_findings_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.yaml");
+    let first = |path: &Path| Recipe::load(path, &[]).unwrap_err().findings.remove(0);
+    assert_eq!(first(&path).code, "unreadable");
+    assert_eq!(first(folder.path()).code, "unreadable");
+    std::fs::write(&path, b"version: 1\nname: caf\xe9\n").unwrap();
+    let finding = first(&path);
+    assert_eq!(
+        (finding.code, finding.line, finding.column),
+        ("not-utf8", Some(2), Some(10))
+    );
+    std::fs::write(&path, vec![b' '; 300_000]).unwrap();
+    assert_eq!(first(&path).code, "too-large");
+    // As some editors save it: with a byte order mark and carriage returns.
+    std::fs::write(&path, format!("\u{feff}{SMALL}").replace('\n', "\r\n")).unwrap();
+    let recipe = Recipe::load(&path, &[]).unwrap().recipe;
+    assert_eq!(recipe.model.path, folder.path().join("m.pt"));
+}
+
+#[test]
+fn every_key_of_the_schema_is_documented() {
+    fn walk(schema: &serde_json::Value, path: &str, count: &mut usize) {
+        let properties = schema["properties"].as_object().into_iter().flatten();
+        for (key, below) in properties {
+            let path = format!("{path}.{key}");
+            let described = below["description"].as_str().unwrap_or_default();
+            let stated = described.contains("Required.") || described.contains("Default:");
+            assert!(
+                stated || below.get("const").is_some(),
+                "{path}: {described}"
+            );
+            *count += 1;
+            walk(below, &path, count);
+            walk(&below["items"], &path, count);
+        }
+        for branch in schema["oneOf"].as_array().into_iter().flatten() {
+            walk(branch, path, count);
         }
     }
+    let mut count = 0;
+    walk(&schema(), "", &mut count);
+    assert!(count > 40, "{count}");
 }

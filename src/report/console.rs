@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::format::{duration, thousands};
+use super::format::{clock, thousands};
 use super::pace::Pace;
 use super::screen::{Paint, Screen};
 use super::{Event, ReportError, Sink, Status, words};
@@ -109,21 +109,23 @@ impl Console {
         (left, further): (Option<f64>, bool),
         text: String,
     ) {
-        let percent = u128::from(done) * 100 / u128::from(total.max(1));
-        let mut parts = vec![format!("{what} {}/{}", thousands(done), thousands(total))];
-        if !self.screen.moves() {
-            parts[0].push_str(&format!(" ({percent} %)"));
+        let moves = self.screen.moves();
+        if !moves && !further {
+            return;
         }
-        if !text.is_empty() {
-            parts.push(text);
+        let mut count = format!("{what} {}/{}", thousands(done), thousands(total));
+        if !moves {
+            let percent = u128::from(done) * 100 / u128::from(total.max(1));
+            count.push_str(&format!(" ({percent} %)"));
         }
-        if let Some(left) = left {
-            parts.push(format!("{} left", duration(left)));
-        }
+        // What may be cut at a terminal's edge stands last.
+        let mut parts = vec![count];
+        parts.extend(left.map(|left| format!("{} left", clock(left))));
+        parts.extend((!text.is_empty()).then_some(text));
         let text = parts.join("  ");
-        if self.screen.moves() {
-            self.screen.follow(&self.stage.label(), done, total, &text);
-        } else if further {
+        if moves {
+            self.screen.follow(&self.stage.label(), &text);
+        } else {
             self.stage_line(&text);
         }
     }
@@ -348,7 +350,7 @@ complete: top-1 92.60 % (float 93.10 %) at 1.88 bits/value in 7 min 11 s
         let text = shown(false, Verbosity::Normal, &events);
         assert_eq!(text.matches(" step ").count(), 11);
         assert!(text.contains("step 997/997 (100 %)"));
-        assert!(text.contains(" left\n"));
+        assert!(text.contains(" left  loss "));
     }
 
     #[test]
@@ -375,7 +377,6 @@ complete: top-1 92.60 % (float 93.10 %) at 1.88 bits/value in 7 min 11 s
         );
         show(&mut console, &[stage_started(1200), step(600, 1200, 0.5)]);
         let bar = console.screen.bar().unwrap();
-        assert_eq!((bar.position(), bar.length()), (600, Some(1200)));
         assert_eq!(bar.prefix(), "[2/4] search");
         assert_eq!(
             bar.message(),
@@ -383,7 +384,7 @@ complete: top-1 92.60 % (float 93.10 %) at 1.88 bits/value in 7 min 11 s
         );
         // An evaluation in between borrows the line.
         show(&mut console, &[progress(3, 50)]);
-        assert_eq!((bar.position(), bar.length()), (3, Some(50)));
+        assert_eq!(bar.message(), "measuring 3/50");
         show(&mut console, &[evaluated()]);
         show(&mut console, &ended());
         assert!(bar.is_finished() && console.screen.bar().is_none());

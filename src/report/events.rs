@@ -153,7 +153,7 @@ impl Losses {
 pub struct SiteRow {
     /// The site's name, such as `layer1.0.relu`.
     pub name: String,
-    /// Shape of the original activation tensor of one image: [channels, height, width], or [features].
+    /// Shape of the original activation tensor of one image: `[channels, height, width]`, or `[features]`.
     pub shape: Vec<i64>,
     /// Number of values of that tensor.
     pub values: u64,

@@ -43,6 +43,19 @@ pub(super) fn duration(seconds: f64) -> String {
     }
 }
 
+/// A duration as a clock shows it: `0:07`, `7:11`, `2:03:00`; a dash where it isn't known.
+pub(super) fn clock(seconds: f64) -> String {
+    if !seconds.is_finite() || seconds < 0.0 {
+        return "–".to_owned();
+    }
+    let whole = seconds.round() as u64;
+    let (hours, minutes, seconds) = (whole / 3600, whole / 60 % 60, whole % 60);
+    match hours {
+        0 => format!("{minutes}:{seconds:02}"),
+        _ => format!("{hours}:{minutes:02}:{seconds:02}"),
+    }
+}
+
 /// A tensor's shape: `64x56x56`.
 pub(super) fn shape(sizes: &[i64]) -> String {
     let sizes: Vec<String> = sizes.iter().map(i64::to_string).collect();
@@ -87,6 +100,19 @@ mod tests {
             (f64::INFINITY, "–"),
         ] {
             assert_eq!(duration(seconds), text);
+        }
+    }
+
+    #[test]
+    fn clocks_are_short() {
+        for (seconds, text) in [
+            (0.2, "0:00"),
+            (59.7, "1:00"),
+            (431.0, "7:11"),
+            (7380.0, "2:03:00"),
+            (f64::NAN, "–"),
+        ] {
+            assert_eq!(clock(seconds), text);
         }
     }
 

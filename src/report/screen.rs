@@ -73,15 +73,14 @@ impl Screen {
         }
     }
 
-    /// Sets the moving line, if there is one: a label, a bar, and a text that is cut where the terminal ends.
-    pub(super) fn follow(&mut self, label: &str, done: u64, total: u64, text: &str) {
+    /// Sets the moving line, if there is one: a label, and a text that is cut where the terminal ends.
+    pub(super) fn follow(&mut self, label: &str, text: &str) {
         let Some(target) = self.target else { return };
         let bar = self.bar.get_or_insert_with(|| moving_line(target()));
-        // Each of these may draw, so the position, which changes most, comes last.
-        bar.set_prefix(label.to_owned());
+        if bar.prefix() != label {
+            bar.set_prefix(label.to_owned());
+        }
         bar.set_message(text.to_owned());
-        bar.set_length(total);
-        bar.set_position(done);
     }
 
     /// Takes the moving line away.
@@ -99,10 +98,13 @@ impl Drop for Screen {
     }
 }
 
+/// What the moving line is made of. No drawn bar: on 80 columns the numbers need the room.
+const MOVING_LINE: &str = "{prefix:.bold}  {wide_msg}";
+
 fn moving_line(target: ProgressDrawTarget) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(0), target);
-    match ProgressStyle::with_template("{prefix:.bold} {bar:16.cyan/dim} {wide_msg}") {
-        Ok(style) => bar.with_style(style.progress_chars("━━─")),
+    let bar = ProgressBar::with_draw_target(None, target);
+    match ProgressStyle::with_template(MOVING_LINE) {
+        Ok(style) => bar.with_style(style),
         Err(_) => bar,
     }
 }
@@ -114,15 +116,13 @@ mod tests {
     #[test]
     fn the_moving_lines_template_is_valid() {
         let mut screen = Screen::new(Box::new(io::sink()), Some(ProgressDrawTarget::hidden));
-        screen.follow("a", 1, 2, "b");
+        screen.follow("a", "b");
         let bar = screen.bar().unwrap();
         assert_eq!(
             (bar.prefix(), bar.message()),
             ("a".to_owned(), "b".to_owned())
         );
-        assert!(
-            ProgressStyle::with_template("{prefix:.bold} {bar:16.cyan/dim} {wide_msg}").is_ok()
-        );
+        assert!(ProgressStyle::with_template(MOVING_LINE).is_ok());
         drop(screen);
         assert!(bar.is_finished());
     }
@@ -140,7 +140,7 @@ mod tests {
         }
         let mut screen = Screen::new(Box::new(Closed), None);
         screen.line("x");
-        screen.follow("a", 1, 2, "b");
+        screen.follow("a", "b");
         assert!(screen.bar().is_none());
     }
 }

@@ -17,7 +17,7 @@ pub struct InspectRow {
     pub name: String,
     /// What produces it, such as `relu` or `relu6`.
     pub kind: String,
-    /// Shape of the tensor of one image: [channels, height, width], or [features].
+    /// Shape of the tensor of one image: `[channels, height, width]`, or `[features]`.
     pub shape: Vec<i64>,
     /// Number of values of that tensor.
     pub values: u64,

@@ -1,9 +1,10 @@
 //! Scalars for TensorBoard.
 
 use std::fs::{self, File};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{self, AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process;
+use std::sync::Once;
 
 use tensorboard_rs::summary_writer::SummaryWriter;
 
@@ -40,6 +41,7 @@ impl TensorBoard {
         File::create(&probe)
             .and_then(|_| fs::remove_file(&probe))
             .map_err(ReportError::write(folder))?;
+        silence_the_writer();
         let writer = catch_unwind(|| SummaryWriter::new(folder)).map_err(|_| {
             ReportError::TensorBoardStopped {
                 folder: folder.to_path_buf(),
@@ -84,6 +86,20 @@ impl TensorBoard {
             folder: self.folder.clone(),
         }
     }
+}
+
+/// Keeps the writer's panics off the screen: they are caught and become errors. All other panics are told as before.
+fn silence_the_writer() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let tell = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            let place = panic.location().map_or("", |location| location.file());
+            if !place.ends_with("event_file_writer.rs") {
+                tell(panic);
+            }
+        }));
+    });
 }
 
 impl Sink for TensorBoard {

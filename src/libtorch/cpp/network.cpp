@@ -157,7 +157,8 @@ std::string number(double value) {
 std::string to_json(const Survey& found) {
   return "{\"sites\":" + list(found.sites, [](const Site& site) {
            return "{\"name\":" + quoted(site.name) + ",\"kind\":" + quoted(site.kind) + ",\"producer\":" + quoted(site.producer) +
-               ",\"consumers\":" + list(site.consumers, quoted) + ",\"low\":" + number(site.low) + ",\"high\":" + number(site.high) + "}";
+               ",\"consumers\":" + list(site.consumers, quoted) + ",\"low\":" + number(site.low) + ",\"high\":" + number(site.high) +
+               ",\"channels_last\":" + (site.channels_last ? "true" : "false") + "}";
          }) +
       ",\"computes\":" + list(found.computes, [](const Compute& compute) {
            const std::string kind = compute.node->kind().toUnqualString();
@@ -166,7 +167,7 @@ std::string to_json(const Survey& found) {
       ",\"stored\":" + list(found.stored, [](const Stored& stored) {
            return "{\"name\":" + quoted(stored.name) + ",\"sites\":" + list(stored.sites, [](int64_t s) { return std::to_string(s); }) + "}";
          }) +
-      "}";
+      ",\"norm_is_baked\":" + (found.norm_is_baked ? "true" : "false") + "}";
 }
 
 void check_forward(const torch::jit::Module& module) {

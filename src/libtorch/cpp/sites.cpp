@@ -193,11 +193,17 @@ bool is_compute(const Node* node, Value*& input, Value*& weight) {
   return false;
 }
 
+bool is_product(const Node* node) {
+  const std::string kind = plain_kind(node);
+  return is_aten(node) && (kind == "linear" || kind == "addmm" || kind == "matmul");
+}
+
 struct Surveyor {
   Survey result;
   std::unordered_map<const Value*, int64_t> site_of_output;
   std::unordered_map<const Value*, size_t> stored_of_value;
   std::unordered_map<const Node*, size_t> order;
+  int norms = 0, baked_norms = 0;
 
   void number(Block* block) {
     for (Node* node : block->nodes()) {
@@ -214,7 +220,7 @@ struct Surveyor {
         std::string name = node_name(node);
         const int count = ++uses[name];
         if (count > 1) name += "#" + std::to_string(count);
-        Site site{node, name, plain_kind(node), "", {}, low, high};
+        Site site{node, name, plain_kind(node), "", {}, low, high, is_product(node->input(0)->node())};
         site.producer = producer_name(node->input(0));
         for (const auto& use : node->output()->uses()) {
           if (!reads_values(use)) continue;
@@ -226,6 +232,10 @@ struct Surveyor {
         result.sites.push_back(std::move(site));
       } else if (is_compute(node, input, weight)) {
         result.computes.push_back({node, input, weight, node_name(node)});
+      } else if (is_aten(node) && plain_kind(node) == "batch_norm") {
+        const auto training = toIValue(node->input(5));
+        ++norms;
+        baked_norms += training && training->isBool() && !training->toBool();
       }
       for (Block* inner : node->blocks()) find(inner, uses);
     }
@@ -360,6 +370,7 @@ Survey survey(Graph& graph) {
   surveyor.number(graph.block());
   surveyor.find(graph.block(), uses);
   surveyor.find_stored(graph.block());
+  surveyor.result.norm_is_baked = surveyor.norms > 0 && surveyor.norms == surveyor.baked_norms;
   return std::move(surveyor.result);
 }
 

@@ -22,6 +22,8 @@ struct Site {
   // Constant bounds of hardtanh and clamp; NaN where the function has none.
   double low;
   double high;
+  // The pre-activation comes from a linear layer, so that its channels are its last dimension.
+  bool channels_last;
 };
 
 struct Compute {
@@ -43,6 +45,8 @@ struct Survey {
   std::vector<Site> sites;
   std::vector<Compute> computes;
   std::vector<Stored> stored;
+  // There are batch normalisations, and each one's `training` is the constant false, as tracing leaves it.
+  bool norm_is_baked = false;
 };
 
 // A copy of `forward` with every call inlined, constants propagated, and each node's scope set to the dotted path of

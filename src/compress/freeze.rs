@@ -1,0 +1,110 @@
+//! Integer widths that meet a budget: from learned widths to the ones that stay.
+//!
+//! The budget is a constraint, not a wish: the result never takes more than the target. Starting from the widths that were
+//! learned, the group that loses least per saved bit gives way until the target is met; what is then left over goes to the
+//! group that gains most.
+
+use super::quantizer::{MAX_BITS, widths};
+
+/// What the decision needs to know of a group.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GroupCost {
+    /// Codes carry a sign.
+    pub signed: bool,
+    /// Values of one image.
+    pub values: f64,
+    /// The loss that one image's values add at each width 0..=8.
+    pub cost: Vec<f64>,
+}
+
+/// Total bits of one image.
+pub fn total_bits(groups: &[GroupCost], bits: &[u32]) -> f64 {
+    groups.iter().zip(bits).map(|(g, &b)| g.values * f64::from(b)).sum()
+}
+
+/// Widths near `start` whose total is at most `budget` bits for one image. Always met, since every group may be dropped.
+/// Pure and deterministic.
+pub fn meet_budget(groups: &[GroupCost], start: &[u32], budget: f64) -> Vec<u32> {
+    let mut bits = start.to_vec();
+    let mut total = total_bits(groups, &bits);
+    // The price of leaving width `from` for `to`, per bit of the total.
+    let slope = |g: &GroupCost, from: u32, to: u32| {
+        let saved = g.values * (f64::from(from) - f64::from(to));
+        (g.cost[to as usize] - g.cost[from as usize]) / saved
+    };
+    while total > budget {
+        let lower = groups.iter().enumerate().flat_map(|(index, g)| {
+            let from = bits[index];
+            widths(g.signed).filter(move |&to| to < from).map(move |to| (slope(g, from, to), index, to))
+        });
+        let Some((_, index, to)) = lower.min_by(|a, b| a.0.total_cmp(&b.0)) else { break };
+        bits[index] = to;
+        total = total_bits(groups, &bits);
+    }
+    loop {
+        let room = budget - total;
+        let higher = groups.iter().enumerate().flat_map(|(index, g)| {
+            let from = bits[index];
+            let fits = move |&to: &u32| to > from && g.values * f64::from(to - from) <= room;
+            widths(g.signed).filter(fits).map(move |to| (slope(g, to, from), index, to))
+        });
+        let best = higher.filter(|c| c.0 > 0.0).max_by(|a, b| a.0.total_cmp(&b.0));
+        let Some((_, index, to)) = best else { return bits };
+        let mut raised = bits.clone();
+        raised[index] = to;
+        let sum = total_bits(groups, &raised);
+        // Rounding of the sum must not break the promise.
+        if sum > budget {
+            return bits;
+        }
+        (bits, total) = (raised, sum);
+    }
+}
+
+/// The widths of least cost for a budget, from scratch.
+pub fn allocate(groups: &[GroupCost], budget: f64) -> Vec<u32> {
+    meet_budget(groups, &vec![MAX_BITS; groups.len()], budget)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn group(values: f64, scale: f64, signed: bool) -> GroupCost {
+        let cost = (0..=MAX_BITS).map(|b| scale * values * 0.25_f64.powi(b as i32)).collect();
+        GroupCost { signed, values, cost }
+    }
+
+    proptest! {
+        #[test]
+        fn the_target_is_met_whatever_was_learned(
+            groups in prop::collection::vec((1.0_f64..5000.0, 1e-9_f64..1e3, any::<bool>(), 0_u32..=8), 1..40),
+            target in 0.0_f64..8.5,
+        ) {
+            let costs: Vec<_> = groups.iter().map(|&(v, s, signed, _)| group(v.round(), s, signed)).collect();
+            let start: Vec<u32> = groups.iter().map(|g| if g.2 && g.3 == 1 { 2 } else { g.3 }).collect();
+            let budget = target * costs.iter().map(|g| g.values).sum::<f64>();
+            let bits = meet_budget(&costs, &start, budget);
+            prop_assert!(total_bits(&costs, &bits) <= budget);
+            prop_assert!(bits.iter().zip(&costs).all(|(&b, g)| widths(g.signed).any(|w| w == b)));
+        }
+    }
+
+    #[test]
+    fn what_costs_least_gives_way_first() {
+        let groups = [group(100.0, 1.0, false), group(100.0, 1e-6, false)];
+        assert_eq!(meet_budget(&groups, &[4, 4], 600.0), [4, 2]);
+    }
+
+    #[test]
+    fn a_signed_group_falls_from_two_bits_to_none() {
+        assert_eq!(meet_budget(&[group(10.0, 1.0, true)], &[2], 19.0), [0]);
+    }
+
+    #[test]
+    fn room_that_is_left_goes_to_the_group_that_gains_most() {
+        let groups = [group(100.0, 1.0, false), group(100.0, 1e-3, false)];
+        assert_eq!(meet_budget(&groups, &[2, 2], 500.0), [3, 2]);
+    }
+}

@@ -1,0 +1,24 @@
+//! The paper: joint dimension reduction and mixed-precision quantization of activation tensors.
+//!
+//! | idea | file |
+//! |---|---|
+//! | PCA of a site's channels, streamed over the training set | [`basis`] |
+//! | learnable step and range, the inferred bit-width | [`quantizer`] |
+//! | measured distortion of a coefficient at every step and width | [`distortion`] |
+//! | automatic group partition, the choice of transforms, one water level for the whole network | [`partition`] |
+//! | the site codec: transform, quantize, transform back | [`codec`] |
+//! | all sites together, and the bits that they take | [`compressor`] |
+//! | the budget that falls, and the multiplier that holds it | [`budget`] |
+//! | integer widths that meet the target | [`freeze`] |
+//!
+//! Decisions (`distortion`, `partition`, `freeze`) are pure functions of statistics; only `basis`, `codec` and `compressor`
+//! touch tensors. Nothing here reads or writes files.
+
+pub mod basis;
+pub mod budget;
+pub mod codec;
+pub mod compressor;
+pub mod distortion;
+pub mod freeze;
+pub mod partition;
+pub mod quantizer;

@@ -1,0 +1,158 @@
+//! Properties of reading any text.
+
+use proptest::prelude::*;
+
+use super::tests::{SMALL, VALID};
+use super::*;
+
+/// Pieces that YAML, or a recipe, gives a meaning.
+const PIECES: &[&str] = &[
+    "\n",
+    "\r\n",
+    "\r",
+    "  ",
+    "    ",
+    "\t",
+    "- ",
+    ": ",
+    ":",
+    "? ",
+    "[",
+    "]",
+    "{",
+    "}",
+    ", ",
+    "#",
+    "&a ",
+    "*a",
+    "!t ",
+    "!!str ",
+    "|",
+    ">",
+    "|2-",
+    "\"",
+    "'",
+    "\\",
+    "%",
+    "---",
+    "...",
+    "~",
+    "null",
+    "true",
+    ".nan",
+    "-.inf",
+    "1e999",
+    "0x",
+    "18446744073709551616",
+    "-1",
+    "2.16",
+    "stages",
+    "stage",
+    "search",
+    "train",
+    "length",
+    "8ep",
+    "version",
+    "1",
+    "model",
+    "data",
+    "kind",
+    "idx",
+    "path",
+    "input",
+    "3x32x32",
+    "<<",
+    "é",
+    "\u{feff}",
+    "\u{85}",
+    "\u{2028}",
+    "\0",
+    "\u{1f600}",
+];
+
+fn piece() -> impl Strategy<Value = &'static str> {
+    proptest::sample::select(PIECES)
+}
+
+/// Reads a text, and checks what every answer must fulfil.
+fn check(text: &str, overrides: &[Override]) -> Result<(), TestCaseError> {
+    match Recipe::parse(text, "/r/x.yaml", overrides) {
+        Ok(loaded) => {
+            let resolved = loaded.recipe.resolved_yaml();
+            match Recipe::parse(&resolved, "/other/y.yaml", &[]) {
+                Ok(again) => prop_assert_eq!(&again.recipe, &loaded.recipe),
+                Err(error) => return Err(TestCaseError::fail(format!("{resolved}\n{error}"))),
+            }
+            explain(&loaded.recipe, Some(1000));
+        }
+        Err(error) => {
+            prop_assert!(!error.findings.is_empty());
+            for finding in &error.findings {
+                // The form's findings must catch everything that serde would refuse.
+                prop_assert_ne!(finding.code, "invalid", "{}", error);
+                prop_assert!(finding.column != Some(0));
+                if let Some(line) = finding.line {
+                    prop_assert!((1..=text.len() + 1).contains(&line), "{}", error);
+                }
+            }
+            error.to_string();
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_text_is_read_without_panic(text in any::<String>()) {
+        check(&text, &[])?;
+    }
+
+    #[test]
+    fn any_pieces_of_yaml_are_read_without_panic(pieces in proptest::collection::vec(piece(), 0..40)) {
+        check(&pieces.concat(), &[])?;
+    }
+
+    #[test]
+    fn any_damage_to_a_recipe_is_found_or_harmless(
+        small in any::<bool>(), at in any::<prop::sample::Index>(), cut in 0usize..12, pieces in proptest::collection::vec(piece(), 0..3),
+    ) {
+        let text: Vec<char> = if small { SMALL } else { VALID }.chars().collect();
+        let at = at.index(text.len());
+        let end = (at + cut).min(text.len());
+        let damaged = text[..at].iter().collect::<String>() + &pieces.concat() + &text[end..].iter().collect::<String>();
+        check(&damaged, &[])?;
+    }
+
+    #[test]
+    fn any_value_of_any_key_is_found_or_loads(
+        line in 0usize..43, value in prop_oneof![
+            any::<f64>().prop_map(|v| v.to_string()), any::<i128>().prop_map(|v| v.to_string()), piece().prop_map(String::from), "\\PC{0,8}",
+        ],
+    ) {
+        let lines: Vec<&str> = VALID.lines().collect();
+        let Some((key, _)) = lines[line].split_once(": ") else { return Ok(()) };
+        let changed = format!("{key}: {value}");
+        check(&VALID.replacen(lines[line], &changed, 1), &[])?;
+    }
+
+    #[test]
+    fn any_override_is_refused_or_checked(path in "(stages|data|seed|x)(\\.(search|0|9|kind|length|stages)){0,3}", value in piece()) {
+        if let Ok(one) = format!("{path}={value}").parse::<Override>() {
+            check(VALID, &[one])?;
+        }
+    }
+
+    #[test]
+    fn any_name_survives_the_resolved_recipe(name in prop_oneof![any::<String>(), "[-+]?(0[xob])?[0-9_]{0,4}[.eE]?[0-9a-f]{0,3}", piece().prop_map(String::from)]) {
+        prop_assume!(!name.chars().any(|c| c.is_control() || "\u{2028}\u{2029}\u{feff}".contains(c)));
+        let mut recipe = Recipe::parse(SMALL, "/r/x.yaml", &[]).unwrap().recipe;
+        recipe.name = Some(name);
+        let resolved = recipe.resolved_yaml();
+        match Recipe::parse(&resolved, "/r/x.yaml", &[]) {
+            Ok(again) => prop_assert_eq!(again.recipe, recipe),
+            Err(error) => return Err(TestCaseError::fail(format!("{resolved}\n{error}"))),
+        }
+    }
+}
