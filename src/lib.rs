@@ -4,9 +4,11 @@
 //! Rooms, each with one concern, from the ground up: [`libtorch`] (the only unsafe code), [`recipe`], [`data`], [`model`],
 //! [`compress`] (the paper's method), [`train`], [`report`], [`cli`].
 
+pub mod cli;
 pub mod compress;
 pub mod data;
 pub mod libtorch;
 pub mod model;
 pub mod recipe;
 pub mod report;
+pub mod train;

@@ -17,22 +17,14 @@ pub(super) const DEEPEST: usize = 32;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Place {
     /// In the recipe's text; `line` and `column` from 1, `length` in characters.
-    Text {
-        line: usize,
-        column: usize,
-        length: usize,
-    },
+    Text { line: usize, column: usize, length: usize },
     /// In the override of this index.
     Override(usize),
 }
 
 impl Place {
     /// The first character of the text.
-    pub(super) const START: Self = Self::Text {
-        line: 1,
-        column: 1,
-        length: 1,
-    };
+    pub(super) const START: Self = Self::Text { line: 1, column: 1, length: 1 };
 
     fn of(span: Span) -> Self {
         Self::Text {
@@ -83,29 +75,17 @@ impl Node {
     /// An absent value.
     pub(super) fn null(place: Place) -> Self {
         let (raw, kind) = (String::new(), Scalar::Null);
-        Self {
-            place,
-            value: Value::Scalar { raw, kind },
-        }
+        Self { place, value: Value::Scalar { raw, kind } }
     }
 
     pub(super) fn is_null(&self) -> bool {
-        matches!(
-            self.value,
-            Value::Scalar {
-                kind: Scalar::Null,
-                ..
-            }
-        )
+        matches!(self.value, Value::Scalar { kind: Scalar::Null, .. })
     }
 
     /// The text of a scalar that is text.
     pub(super) fn text(&self) -> Option<&str> {
         match &self.value {
-            Value::Scalar {
-                raw,
-                kind: Scalar::Text,
-            } => Some(raw),
+            Value::Scalar { raw, kind: Scalar::Text } => Some(raw),
             _ => None,
         }
     }
@@ -115,10 +95,7 @@ impl Node {
         let Value::Mapping(entries) = &self.value else {
             return None;
         };
-        entries
-            .iter()
-            .find(|entry| entry.key == key)
-            .map(|entry| &entry.node)
+        entries.iter().find(|entry| entry.key == key).map(|entry| &entry.node)
     }
 
     /// The items of a list; none if this is no list.
@@ -166,10 +143,7 @@ impl Node {
         match &self.value {
             Value::Refused => Json::Null,
             Value::Sequence(items) => items.iter().map(Self::to_json).collect(),
-            Value::Mapping(entries) => entries
-                .iter()
-                .map(|entry| (entry.key.clone(), entry.node.to_json()))
-                .collect(),
+            Value::Mapping(entries) => entries.iter().map(|entry| (entry.key.clone(), entry.node.to_json())).collect(),
             Value::Scalar { raw, kind } => match *kind {
                 Scalar::Null => Json::Null,
                 Scalar::Bool(truth) => Json::Bool(truth),
@@ -212,10 +186,7 @@ pub(super) fn segments(path: &str) -> impl Iterator<Item = &str> {
 
 /// Reads the one document of a text. `None`, with at least one problem, where there is no whole document.
 pub(super) fn read(text: &str) -> (Option<Node>, Vec<Problem>) {
-    let mut reader = Reader {
-        parser: Parser::new_from_str(text),
-        problems: Vec::new(),
-    };
+    let mut reader = Reader { parser: Parser::new_from_str(text), problems: Vec::new() };
     let root = match reader.document() {
         Ok(root) => root,
         Err(problem) => {
@@ -308,11 +279,7 @@ impl<'a> Reader<'a> {
                 Value::Mapping(self.entries(depth)?)
             }
             Event::Alias(_) => {
-                self.unsupported(
-                    span,
-                    "a recipe has no aliases (`*name`)".into(),
-                    "write the value out here",
-                );
+                self.unsupported(span, "a recipe has no aliases (`*name`)".into(), "write the value out here");
                 Value::Refused
             }
             // The parser sends no other event inside a document.
@@ -339,11 +306,7 @@ impl<'a> Reader<'a> {
                 }
                 event => {
                     self.node(event, span, depth + 1)?;
-                    self.unsupported(
-                        span,
-                        "a key that is not plain text".into(),
-                        "every key of a recipe is one word",
-                    );
+                    self.unsupported(span, "a key that is not plain text".into(), "every key of a recipe is one word");
                     None
                 }
             };
@@ -360,18 +323,12 @@ impl<'a> Reader<'a> {
                     key_place,
                     "duplicate-key",
                     format!("duplicate key `{}`", shown(&key)),
-                    Some(format!(
-                        "it stands on line {first} already: keep one of them"
-                    )),
+                    Some(format!("it stands on line {first} already: keep one of them")),
                 ));
                 continue;
             }
             lines.insert(key.clone(), span.start.line());
-            entries.push(Entry {
-                key,
-                key_place,
-                node,
-            });
+            entries.push(Entry { key, key_place, node });
         }
         Ok(entries)
     }
@@ -390,20 +347,13 @@ impl<'a> Reader<'a> {
     fn unsupported(&mut self, span: Span, message: String, help: &str) {
         let place = Place::of(span);
         let help = Some(help.into());
-        self.problems
-            .push(problem(place, "unsupported-yaml", message, help));
+        self.problems.push(problem(place, "unsupported-yaml", message, help));
     }
 }
 
 /// A problem of the document as such: it has no key path.
 fn problem(place: Place, code: &'static str, message: String, help: Option<String>) -> Problem {
-    Problem {
-        place,
-        code,
-        path: String::new(),
-        message,
-        help,
-    }
+    Problem { place, code, path: String::new(), message, help }
 }
 
 /// The core schema of YAML 1.2 (section 10.3.2).
@@ -420,11 +370,7 @@ fn resolve(raw: &str, style: ScalarStyle) -> Scalar {
     }
     let unsigned = raw.strip_prefix(['-', '+']).unwrap_or(raw);
     if matches!(unsigned, ".inf" | ".Inf" | ".INF") {
-        return Scalar::Float(if raw.starts_with('-') {
-            f64::NEG_INFINITY
-        } else {
-            f64::INFINITY
-        });
+        return Scalar::Float(if raw.starts_with('-') { f64::NEG_INFINITY } else { f64::INFINITY });
     }
     for (prefix, radix) in [("0x", 16), ("0o", 8)] {
         if let Some(digits) = raw.strip_prefix(prefix)
@@ -440,7 +386,8 @@ fn resolve(raw: &str, style: ScalarStyle) -> Scalar {
     // Rust's parser knows words such as `infinity`, which YAML doesn't.
     let numeric = |b: u8| b.is_ascii_digit() || matches!(b, b'+' | b'-' | b'.' | b'e' | b'E');
     match raw.parse() {
-        Ok(float) if raw.bytes().all(numeric) => Scalar::Float(float),
+        // One too large for a double is none, to writers of YAML as well, so they put no quotes around it.
+        Ok(float) if raw.bytes().all(numeric) && f64::is_finite(float) => Scalar::Float(float),
         _ => Scalar::Text,
     }
 }

@@ -10,9 +10,7 @@ const PLOT_WIDTH: f64 = 48.0;
 ///
 /// `images` is the number of training images; without it, epochs and steps cannot be told from each other.
 pub fn explain(recipe: &Recipe, images: Option<usize>) -> String {
-    let steps_per_epoch = images
-        .map(|images| recipe.steps_per_epoch(images))
-        .filter(|&steps| steps > 0);
+    let steps_per_epoch = images.map(|images| recipe.steps_per_epoch(images)).filter(|&steps| steps > 0);
     let mut text = header(recipe, images, steps_per_epoch);
     text.push('\n');
     text.push_str(&timeline(recipe, steps_per_epoch));
@@ -46,31 +44,16 @@ fn header(recipe: &Recipe, images: Option<usize>, steps_per_epoch: Option<usize>
 }
 
 fn patterns(patterns: &[String]) -> String {
-    if patterns.is_empty() {
-        "none".into()
-    } else {
-        patterns.join(" ")
-    }
+    if patterns.is_empty() { "none".into() } else { patterns.join(" ") }
 }
 
 fn timeline(recipe: &Recipe, steps_per_epoch: Option<usize>) -> String {
-    let mut rows = vec![
-        [
-            "stage",
-            "length",
-            "epochs",
-            "steps",
-            "learning rate",
-            "target",
-        ]
-        .map(String::from),
-    ];
+    let mut rows = vec![["stage", "length", "epochs", "steps", "learning rate", "target"].map(String::from)];
     for stage in &recipe.stages {
         let (epochs, steps) = match (stage.length(), steps_per_epoch) {
-            (Some(length), Some(per_epoch)) => (
-                format!("{:.2}", length.epochs(per_epoch)),
-                length.steps(per_epoch).to_string(),
-            ),
+            (Some(length), Some(per_epoch)) => {
+                (format!("{:.2}", length.epochs(per_epoch)), length.steps(per_epoch).to_string())
+            }
             (Some(_), None) => ("?".into(), "?".into()),
             (None, _) => ("-".into(), "-".into()),
         };
@@ -87,28 +70,16 @@ fn timeline(recipe: &Recipe, steps_per_epoch: Option<usize>) -> String {
             Stage::Calibrate(stage) => (
                 "-".into(),
                 "-".into(),
-                format!(
-                    "statistics of {} images, sensitivities of {}",
-                    stage.images, stage.sensitivity_images
-                ),
+                format!("statistics of {} images, sensitivities of {}", stage.images, stage.sensitivity_images),
             ),
             Stage::Search(stage) => (
                 stage.length.to_string(),
-                format!(
-                    "{} to 0, quantizers {}",
-                    stage.learning_rate, stage.quantizer_learning_rate
-                ),
-                format!(
-                    "{} to {} bits, {}",
-                    stage.start_bits, stage.target_bits, stage.anneal
-                ),
+                format!("{} to 0, quantizers {}", stage.learning_rate, stage.quantizer_learning_rate),
+                format!("{} to {} bits, {}", stage.start_bits, stage.target_bits, stage.anneal),
             ),
             Stage::Finetune(stage) => (
                 stage.length.to_string(),
-                format!(
-                    "{} to 0, quantizers {}",
-                    stage.learning_rate, stage.quantizer_learning_rate
-                ),
+                format!("{} to 0, quantizers {}", stage.learning_rate, stage.quantizer_learning_rate),
                 "frozen widths".into(),
             ),
         };
@@ -123,9 +94,7 @@ fn table<const N: usize>(rows: &[[String; N]]) -> String {
     let widths: [usize; N] = std::array::from_fn(|column| width(column).unwrap_or(0));
     let line = |row: &[String; N]| {
         let cells = row.iter().zip(widths);
-        let cells: Vec<String> = cells
-            .map(|(cell, width)| format!("{cell:<width$}"))
-            .collect();
+        let cells: Vec<String> = cells.map(|(cell, width)| format!("{cell:<width$}")).collect();
         format!("{}\n", cells.join("  ").trim_end())
     };
     rows.iter().map(line).collect()
@@ -138,9 +107,7 @@ fn budget(search: &SearchStage) -> String {
     );
     for percent in (0..=100).step_by(10) {
         let part = f64::from(percent) / 100.0;
-        let bits = search
-            .anneal
-            .position(search.start_bits, search.target_bits, part);
+        let bits = search.anneal.position(search.start_bits, search.target_bits, part);
         let bar = "#".repeat((bits / search.start_bits * PLOT_WIDTH).round() as usize);
         text.push_str(&format!("{percent:>4} %  {bits:>5.2}  {bar}\n"));
     }
@@ -157,34 +124,19 @@ mod tests {
         let recipe = load(VALID);
         let text = explain(&recipe, Some(4000));
         assert!(text.contains("4000 images, 62 steps an epoch"), "{text}");
-        let row = text
-            .lines()
-            .find(|line| line.starts_with("search"))
-            .unwrap();
+        let row = text.lines().find(|line| line.starts_with("search")).unwrap();
         assert!(row.contains("6.00") && row.contains("372"), "{row}");
         assert!(row.contains("8 to 2.16 bits, cosine"), "{row}");
         let unknown = explain(&recipe, None);
-        let row = unknown
-            .lines()
-            .find(|line| line.starts_with("search"))
-            .unwrap();
+        let row = unknown.lines().find(|line| line.starts_with("search")).unwrap();
         assert!(row.contains("6ep     ?       ?"), "{row}");
     }
 
     #[test]
     fn the_budget_falls_from_start_to_target() {
         let text = explain(&load(VALID), None);
-        let bits: Vec<f64> = text
-            .lines()
-            .filter_map(|line| {
-                line.split_once(" %")?
-                    .1
-                    .split_whitespace()
-                    .next()?
-                    .parse()
-                    .ok()
-            })
-            .collect();
+        let bits: Vec<f64> =
+            text.lines().filter_map(|line| line.split_once(" %")?.1.split_whitespace().next()?.parse().ok()).collect();
         assert_eq!((bits.len(), bits[0], bits[10]), (11, 8.0, 2.16), "{text}");
         assert!(bits.is_sorted_by(|a, b| a >= b));
         let float = "version: 1\nmodel: {path: m.pt, input: 1x2x2}\ndata: {kind: idx, path: d}\nstages: [{stage: train, length: 1ep}]\n";

@@ -38,12 +38,7 @@ pub struct Finding {
 
 impl Finding {
     /// A finding about a file as a whole, such as one that cannot be read.
-    pub(super) fn about_file(
-        code: &'static str,
-        file: &str,
-        message: String,
-        help: Option<String>,
-    ) -> Self {
+    pub(super) fn about_file(code: &'static str, file: &str, message: String, help: Option<String>) -> Self {
         Self {
             code,
             path: String::new(),
@@ -69,11 +64,7 @@ impl fmt::Display for Finding {
             if let Some(source) = &self.source_line {
                 let total = source.chars().count();
                 let before = column.saturating_sub(1);
-                let skipped = if total > WIDEST_LINE {
-                    before.saturating_sub(LEAD)
-                } else {
-                    0
-                };
+                let skipped = if total > WIDEST_LINE { before.saturating_sub(LEAD) } else { 0 };
                 // A control character would shift the marks below, or drive the terminal.
                 let shown: String = source
                     .chars()
@@ -105,12 +96,9 @@ pub struct Diagnostics {
     pub omitted: usize,
 }
 
-impl From<Finding> for Diagnostics {
-    fn from(finding: Finding) -> Self {
-        Self {
-            findings: vec![finding],
-            omitted: 0,
-        }
+impl From<Vec<Finding>> for Diagnostics {
+    fn from(findings: Vec<Finding>) -> Self {
+        Self { findings, omitted: 0 }
     }
 }
 
@@ -152,12 +140,7 @@ pub struct Source {
 
 impl Source {
     pub(super) fn new(file: &str, text: &str, overrides: Vec<String>, root: Node) -> Self {
-        Self {
-            file: file.into(),
-            text: text.into(),
-            overrides,
-            root,
-        }
+        Self { file: file.into(), text: text.into(), overrides, root }
     }
 
     /// The recipe file's name, as it was given.
@@ -182,20 +165,9 @@ impl Source {
     }
 
     /// A finding about the value at a key path such as `stages[2].target_bits`; see [`Source::locate`].
-    pub fn finding(
-        &self,
-        code: &'static str,
-        path: &str,
-        message: impl Into<String>,
-        help: Option<String>,
-    ) -> Finding {
-        let problem = Problem {
-            place: self.root.nearest(path).place,
-            code,
-            path: path.into(),
-            message: message.into(),
-            help,
-        };
+    pub fn finding(&self, code: &'static str, path: &str, message: impl Into<String>, help: Option<String>) -> Finding {
+        let problem =
+            Problem { place: self.root.nearest(path).place, code, path: path.into(), message: message.into(), help };
         self.tie(problem, &lines(&self.text))
     }
 
@@ -205,25 +177,14 @@ impl Source {
         let lines = lines(&self.text);
         let omitted = problems.len().saturating_sub(MOST_FINDINGS);
         problems.truncate(MOST_FINDINGS);
-        Diagnostics {
-            omitted,
-            findings: problems
-                .into_iter()
-                .map(|problem| self.tie(problem, &lines))
-                .collect(),
-        }
+        Diagnostics { omitted, findings: problems.into_iter().map(|problem| self.tie(problem, &lines)).collect() }
     }
 
     fn tie(&self, problem: Problem, lines: &[&str]) -> Finding {
-        let mut finding =
-            Finding::about_file(problem.code, &self.file, problem.message, problem.help);
+        let mut finding = Finding::about_file(problem.code, &self.file, problem.message, problem.help);
         finding.path = problem.path;
         match problem.place {
-            Place::Text {
-                line,
-                column,
-                length,
-            } => {
+            Place::Text { line, column, length } => {
                 finding.line = Some(line);
                 finding.column = Some(column);
                 finding.length = length;
@@ -237,28 +198,18 @@ impl Source {
 
 /// Splits at every line break that YAML knows; `str::lines` leaves out a lone carriage return.
 fn lines(text: &str) -> Vec<&str> {
-    text.split('\n')
-        .flat_map(|line| line.strip_suffix('\r').unwrap_or(line).split('\r'))
-        .collect()
+    text.split('\n').flat_map(|line| line.strip_suffix('\r').unwrap_or(line).split('\r')).collect()
 }
 
 /// Text from a recipe for use in a message: one line, not too long.
 pub(super) fn shown(text: &str) -> String {
     const LONGEST: usize = 60;
     let clean: String = text.chars().take(LONGEST).flat_map(escaped).collect();
-    if text.chars().nth(LONGEST).is_some() {
-        format!("{clean}…")
-    } else {
-        clean
-    }
+    if text.chars().nth(LONGEST).is_some() { format!("{clean}…") } else { clean }
 }
 
 fn escaped(c: char) -> Vec<char> {
-    if c.is_control() {
-        c.escape_default().collect()
-    } else {
-        vec![c]
-    }
+    if c.is_control() { c.escape_default().collect() } else { vec![c] }
 }
 
 /// `a, b, c`, each in backquotes.
@@ -268,10 +219,7 @@ pub(super) fn listed<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
 }
 
 /// The word that `given` was most likely meant to be, if any is close.
-pub(super) fn nearest_word<'a>(
-    given: &str,
-    words: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub(super) fn nearest_word<'a>(given: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let letters = given.chars().count();
     // Far longer than any key: nothing can be near, and measuring would cost.
     if letters > 64 {

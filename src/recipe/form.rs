@@ -9,6 +9,7 @@ use serde_json::Value as Json;
 use super::document::{Entry, Node, Place, Scalar, Value};
 use super::findings::{Problem, listed, nearest_word, shown};
 use super::language::schema;
+use super::questions::{Range, branches, catalog, constant, keys, strings, words};
 use super::values::{Device, InputShape, Length, ValueError};
 
 static SCHEMA: LazyLock<Json> = LazyLock::new(schema);
@@ -16,18 +17,13 @@ static CATALOG: LazyLock<Vec<(String, Vec<&str>)>> = LazyLock::new(|| catalog(&S
 
 /// What the top level of a recipe is called in messages.
 const TOP: &str = "the recipe";
+/// What a free text is called in messages.
+const TEXT: &str = "text (in quotes if it looks like a number)";
 
 /// Every finding about the form of the document.
 pub(super) fn check(root: &Node) -> Vec<Problem> {
-    let mut form = Form {
-        problems: Vec::new(),
-    };
-    let spot = Spot {
-        path: String::new(),
-        key: String::new(),
-        name: TOP.into(),
-        inside: TOP.into(),
-    };
+    let mut form = Form { problems: Vec::new() };
+    let spot = Spot { path: String::new(), key: String::new(), name: TOP.into(), inside: TOP.into() };
     form.value(root, &SCHEMA, &spot);
     form.problems
 }
@@ -49,29 +45,16 @@ impl Spot {
         let shown = shown(key);
         let top = self.path.is_empty();
         Self {
-            path: if top {
-                key.into()
-            } else {
-                format!("{}.{key}", self.path)
-            },
+            path: if top { key.into() } else { format!("{}.{key}", self.path) },
             key: key.into(),
-            name: if top {
-                format!("`{shown}`")
-            } else {
-                format!("`{shown}` in {}", self.inside)
-            },
+            name: if top { format!("`{shown}`") } else { format!("`{shown}` in {}", self.inside) },
             inside: format!("`{shown}`"),
         }
     }
 
     fn item(&self, index: usize) -> Self {
         let name = format!("item {} of {}", index + 1, self.name);
-        Self {
-            path: format!("{}[{index}]", self.path),
-            key: self.key.clone(),
-            inside: name.clone(),
-            name,
-        }
+        Self { path: format!("{}[{index}]", self.path), key: self.key.clone(), inside: name.clone(), name }
     }
 }
 
@@ -80,21 +63,8 @@ struct Form {
 }
 
 impl Form {
-    fn say(
-        &mut self,
-        place: Place,
-        code: &'static str,
-        path: &str,
-        message: String,
-        help: Option<String>,
-    ) {
-        self.problems.push(Problem {
-            place,
-            code,
-            path: path.into(),
-            message,
-            help,
-        });
+    fn say(&mut self, place: Place, code: &'static str, path: &str, message: String, help: Option<String>) {
+        self.problems.push(Problem { place, code, path: path.into(), message, help });
     }
 
     fn value(&mut self, node: &Node, schema: &Json, spot: &Spot) {
@@ -106,12 +76,7 @@ impl Form {
         }
         let words = words(schema);
         let types = &schema["type"];
-        let is = |name: &str| {
-            types == name
-                || types
-                    .as_array()
-                    .is_some_and(|types| types.iter().any(|t| t == name))
-        };
+        let is = |name: &str| types == name || types.as_array().is_some_and(|types| types.iter().any(|t| t == name));
         match &node.value {
             _ if node.is_null() && is("null") => {}
             Value::Mapping(entries) if is("object") => {
@@ -139,13 +104,7 @@ impl Form {
     }
 
     /// A mapping whose kind stands under the key `tag`.
-    fn tagged(
-        &mut self,
-        node: &Node,
-        schema: &Json,
-        (tag, branches): (&str, &[Json]),
-        spot: &Spot,
-    ) {
+    fn tagged(&mut self, node: &Node, schema: &Json, (tag, branches): (&str, &[Json]), spot: &Spot) {
         let Value::Mapping(entries) = &node.value else {
             return self.wrong_type(node, schema, spot);
         };
@@ -170,36 +129,17 @@ impl Form {
                 None
             }
         };
-        let branch = branches
-            .iter()
-            .find(|branch| known.is_some() && constant(branch, tag) == known);
+        let branch = branches.iter().find(|branch| known.is_some() && constant(branch, tag) == known);
         if let (Some(branch), Some(kind)) = (branch, known) {
             let inside = kind_name(tag, kind, spot);
-            let spot = Spot {
-                path: spot.path.clone(),
-                key: spot.key.clone(),
-                name: inside.clone(),
-                inside,
-            };
-            self.mapping_below(node, entries, branch, &spot, Some(tag));
+            let spot = Spot { path: spot.path.clone(), key: spot.key.clone(), name: inside.clone(), inside };
+            self.mapping(node, entries, branch, &spot);
         }
     }
 
     fn mapping(&mut self, node: &Node, entries: &[Entry], schema: &Json, spot: &Spot) {
-        self.mapping_below(node, entries, schema, spot, None);
-    }
-
-    /// Checks the keys of a mapping, but for the key `checked`.
-    fn mapping_below(
-        &mut self,
-        node: &Node,
-        entries: &[Entry],
-        schema: &Json,
-        spot: &Spot,
-        checked: Option<&str>,
-    ) {
         let mut meant = Vec::new();
-        for entry in entries.iter().filter(|entry| Some(&*entry.key) != checked) {
+        for entry in entries {
             let below = spot.below(&entry.key);
             if let Some(schema) = schema["properties"].get(&entry.key) {
                 self.value(&entry.node, schema, &below);
@@ -228,23 +168,13 @@ impl Form {
     /// Returns the key that was meant, if one is near.
     fn unknown_key<'s>(&mut self, entry: &Entry, schema: &'s Json, spot: &Spot) -> Option<&'s str> {
         let known: Vec<&str> = keys(schema).collect();
-        let elsewhere: Vec<&str> = CATALOG
-            .iter()
-            .filter(|(_, keys)| keys.contains(&&*entry.key))
-            .map(|(owner, _)| owner.as_str())
-            .collect();
+        let elsewhere: Vec<&str> =
+            CATALOG.iter().filter(|(_, keys)| keys.contains(&&*entry.key)).map(|(owner, _)| owner.as_str()).collect();
         let key = shown(&entry.key);
         let all = listed(known.iter().copied());
-        let near = if elsewhere.is_empty() {
-            nearest_word(&entry.key, known)
-        } else {
-            None
-        };
+        let near = if elsewhere.is_empty() { nearest_word(&entry.key, known) } else { None };
         let help = if !elsewhere.is_empty() {
-            format!(
-                "`{key}` belongs in {}. Known keys here: {all}",
-                elsewhere.join(" or ")
-            )
+            format!("`{key}` belongs in {}. Known keys here: {all}", elsewhere.join(" or "))
         } else if let Some(near) = near {
             format!("did you mean `{near}`? Known keys: {all}")
         } else {
@@ -363,7 +293,7 @@ impl Form {
             (Some("string"), Some("length" | "positive-length")) => "a length",
             (Some("string"), Some("shape")) => "an input shape",
             (Some("string"), Some("device")) => "a device",
-            (Some("string"), _) => "text (in quotes if it looks like a number)",
+            (Some("string"), _) => TEXT,
             (Some("integer"), _) => "a whole number",
             (Some("number"), _) => "a number",
             (Some("boolean"), _) => "`true` or `false`",
@@ -372,7 +302,12 @@ impl Form {
         };
         let found = node.described();
         let message = format!("{} must be {expected}, found {found}", spot.name);
-        let help = hint(schema, spot);
+        let help = match &node.value {
+            Value::Scalar { raw, kind } if expected == TEXT && *kind != Scalar::Null => {
+                Some(format!("write `\"{}\"`", shown(raw)))
+            }
+            _ => hint(schema, spot),
+        };
         self.say(node.place, "wrong-type", &spot.path, message, help);
     }
 }
@@ -384,11 +319,7 @@ fn breaks_lines(c: char) -> bool {
 
 /// How a kind of mapping is called: a stage by its kind, the data set by its key.
 fn kind_name(tag: &str, kind: &str, spot: &Spot) -> String {
-    if spot.path.ends_with(']') {
-        format!("{tag} `{kind}`")
-    } else {
-        spot.inside.clone()
-    }
+    if spot.path.ends_with(']') { format!("{tag} `{kind}`") } else { spot.inside.clone() }
 }
 
 /// An example of a value, and what the value means.
@@ -400,7 +331,6 @@ fn hint(schema: &Json, spot: &Spot) -> Option<String> {
     });
     let key = &spot.key;
     let example = match example {
-        Some(value) if spot.path.ends_with(']') => Some(format!("for example `{key}: [{value}]`")),
         Some(value) => Some(format!("for example `{key}: {value}`")),
         None => {
             if let Some((tag, branches)) = branches(schema) {
@@ -417,114 +347,5 @@ fn hint(schema: &Json, spot: &Spot) -> Option<String> {
     match (example, meaning) {
         (Some(example), Some(meaning)) => Some(format!("{example}. {meaning}")),
         (example, meaning) => example.or(meaning),
-    }
-}
-
-/// The tag key and the branches of a schema for a mapping of several kinds.
-fn branches(schema: &Json) -> Option<(&str, &[Json])> {
-    let branches = schema["oneOf"].as_array()?;
-    let (tag, _) = branches
-        .first()?
-        .get("properties")?
-        .as_object()?
-        .iter()
-        .find(|(_, value)| value.get("const").is_some())?;
-    Some((tag, branches))
-}
-
-/// The value that a branch wants under its tag key.
-fn constant<'a>(branch: &'a Json, tag: &str) -> Option<&'a str> {
-    branch["properties"][tag]["const"].as_str()
-}
-
-/// The words of a schema for a value out of a few; empty for any other.
-fn words(schema: &Json) -> Vec<&str> {
-    let documented = schema["oneOf"].as_array().into_iter().flatten();
-    let documented = documented.filter_map(|branch| branch["const"].as_str());
-    documented.chain(strings(&schema["enum"])).collect()
-}
-
-fn strings(list: &Json) -> impl Iterator<Item = &str> {
-    list.as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Json::as_str)
-}
-
-fn keys(schema: &Json) -> impl Iterator<Item = &str> {
-    let properties = schema["properties"].as_object();
-    properties
-        .into_iter()
-        .flatten()
-        .map(|(key, _)| key.as_str())
-}
-
-/// The keys that a recipe has anywhere, by the name of the mapping that they belong in.
-fn catalog(schema: &'static Json) -> Vec<(String, Vec<&'static str>)> {
-    let mut found = vec![("the top level of the recipe".into(), keys(schema).collect())];
-    let properties = schema["properties"].as_object().into_iter().flatten();
-    for (key, below) in properties {
-        let (below, item) = match below.get("items") {
-            Some(items) => (items, true),
-            None => (below, false),
-        };
-        match branches(below) {
-            Some((tag, branches)) => {
-                for branch in branches {
-                    let kind = constant(branch, tag).unwrap_or_default();
-                    let name = if item {
-                        format!("{tag} `{kind}`")
-                    } else {
-                        format!("`{key}`")
-                    };
-                    found.push((name, keys(branch).collect()));
-                }
-            }
-            None => found.push((format!("`{key}`"), keys(below).collect())),
-        }
-    }
-    found
-}
-
-/// The numbers that a schema allows.
-struct Range {
-    least: Option<f64>,
-    above: Option<f64>,
-    most: Option<f64>,
-    below: Option<f64>,
-}
-
-impl Range {
-    fn of(schema: &Json) -> Self {
-        let bound = |key: &str| schema[key].as_f64();
-        Self {
-            least: bound("minimum"),
-            above: bound("exclusiveMinimum"),
-            most: bound("maximum"),
-            below: bound("exclusiveMaximum"),
-        }
-    }
-
-    fn holds(&self, number: f64) -> bool {
-        self.least.is_none_or(|least| number >= least)
-            && self.above.is_none_or(|above| number > above)
-            && self.most.is_none_or(|most| number <= most)
-            && self.below.is_none_or(|below| number < below)
-    }
-
-    fn described(&self) -> String {
-        if self.least.is_some() && self.least == self.most {
-            return format!("only {}", self.least.unwrap_or_default());
-        }
-        let parts: Vec<String> = [
-            (self.least, "at least"),
-            (self.above, "more than"),
-            (self.most, "at most"),
-            (self.below, "less than"),
-        ]
-        .into_iter()
-        .filter_map(|(bound, words)| bound.map(|bound| format!("{words} {bound}")))
-        .collect();
-        parts.join(" and ")
     }
 }

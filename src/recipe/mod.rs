@@ -20,6 +20,7 @@ mod language;
 mod overrides;
 #[cfg(test)]
 mod properties;
+mod questions;
 mod rules;
 mod sites;
 mod stage;
@@ -39,9 +40,7 @@ pub use findings::{Diagnostics, Finding, Source};
 pub use language::{Data, IdxData, Mode, Model, Recipe, schema};
 pub use overrides::{Override, OverrideError};
 pub use sites::{SitePatterns, UnmatchedPattern};
-pub use stage::{
-    BatchNorm, CalibrateStage, FinetuneStage, Placement, SearchStage, Stage, TrainStage, Transform,
-};
+pub use stage::{BatchNorm, CalibrateStage, FinetuneStage, Placement, SearchStage, Stage, TrainStage, Transform};
 pub use values::{Device, InputShape, Length, ValueError};
 
 /// The largest recipe file in bytes.
@@ -62,33 +61,25 @@ impl Recipe {
     /// # Errors
     /// All findings at once: about the file (unreadable, too large, not UTF-8), or about what is in it.
     pub fn load(path: &Path, overrides: &[Override]) -> Result<Loaded, Diagnostics> {
-        let file = path.display().to_string();
-        match read(path) {
-            Ok(text) => parse_at(&text, path, &file, overrides),
-            Err(finding) => Err(finding.into()),
-        }
+        let text = read(path)?;
+        parse_at(&text, path, &path.display().to_string(), overrides)
     }
 
     /// Checks the text of a recipe as if it were the file `file_name`, which need not exist.
     ///
     /// # Errors
     /// All findings at once.
-    pub fn parse(
-        text: &str,
-        file_name: &str,
-        overrides: &[Override],
-    ) -> Result<Loaded, Diagnostics> {
+    pub fn parse(text: &str, file_name: &str, overrides: &[Override]) -> Result<Loaded, Diagnostics> {
         parse_at(text, Path::new(file_name), file_name, overrides)
     }
 }
 
-fn read(path: &Path) -> Result<String, Finding> {
+fn read(path: &Path) -> Result<String, Diagnostics> {
     let file = path.display().to_string();
-    let about =
-        |code, message, help: &str| Finding::about_file(code, &file, message, Some(help.into()));
+    let about = |code, message: String, help: &str| Finding::about_file(code, &file, message, Some(help.into()));
     let unreadable = |error: std::io::Error| {
         let message = format!("cannot read the recipe: {error}");
-        about("unreadable", message, "check the path and its permissions")
+        vec![about("unreadable", message, "check the path and its permissions")]
     };
     let mut bytes = Vec::new();
     let reader = File::open(path).map_err(unreadable)?;
@@ -96,29 +87,20 @@ fn read(path: &Path) -> Result<String, Finding> {
     reader.read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > LARGEST_FILE {
         let message = format!("the file is larger than {LARGEST_FILE} bytes");
-        return Err(about("too-large", message, "is this a recipe?"));
+        return Err(vec![about("too-large", message, "is this a recipe?")].into());
     }
     String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
         let before = String::from_utf8_lossy(&error.as_bytes()[..valid]);
         let line = before.split('\n').count();
         let column = before.rsplit('\n').next().map_or(0, |l| l.chars().count()) + 1;
-        let mut finding = about(
-            "not-utf8",
-            "the recipe is not UTF-8 text".into(),
-            "save the file in UTF-8",
-        );
+        let mut finding = about("not-utf8", "the recipe is not UTF-8 text".into(), "save the file in UTF-8");
         (finding.line, finding.column) = (Some(line), Some(column));
-        finding
+        vec![finding].into()
     })
 }
 
-fn parse_at(
-    text: &str,
-    path: &Path,
-    file: &str,
-    overrides: &[Override],
-) -> Result<Loaded, Diagnostics> {
+fn parse_at(text: &str, path: &Path, file: &str, overrides: &[Override]) -> Result<Loaded, Diagnostics> {
     // A byte order mark is no part of the first key, and would shift the columns of the first line.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let (root, mut problems) = document::read(text);
@@ -148,10 +130,8 @@ fn parse_at(
 }
 
 fn typed(root: &Node, path: &Path) -> Result<Recipe, String> {
-    let mut recipe: Recipe =
-        serde_json::from_value(root.to_json()).map_err(|error| error.to_string())?;
-    let path = std::path::absolute(path)
-        .map_err(|error| format!("the recipe's folder cannot be told: {error}"))?;
+    let mut recipe: Recipe = serde_json::from_value(root.to_json()).map_err(|error| error.to_string())?;
+    let path = std::path::absolute(path).map_err(|error| format!("the recipe's folder cannot be told: {error}"))?;
     let folder = path.parent().unwrap_or(&path);
     if folder.to_str().is_none() {
         return Err("the name of the recipe's folder is not UTF-8".into());

@@ -21,9 +21,7 @@ pub struct Override {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OverrideError {
     /// There is no `=`, or no key before it, or a path deeper than any recipe.
-    #[error(
-        "`{text}` is not of the form KEY.PATH=VALUE, for example stages.search.target_bits=2.5"
-    )]
+    #[error("`{text}` is not of the form KEY.PATH=VALUE, for example stages.search.target_bits=2.5")]
     Form {
         /// The override as given.
         text: String,
@@ -60,11 +58,7 @@ impl FromStr for Override {
                 });
             }
         };
-        Ok(Self {
-            text: text.into(),
-            segments,
-            value,
-        })
+        Ok(Self { text: text.into(), segments, value })
     }
 }
 
@@ -80,15 +74,13 @@ pub(super) fn apply(root: &mut Node, overrides: &[Override]) -> Vec<Problem> {
         let place = Place::Override(index);
         let mut value = one.value.clone();
         value.put(place);
-        set(root, &one.segments, value)
-            .err()
-            .map(|(message, help)| Problem {
-                place,
-                code: "bad-override",
-                path: one.segments.join("."),
-                message,
-                help: Some(help),
-            })
+        set(root, &one.segments, value).err().map(|(message, help)| Problem {
+            place,
+            code: "bad-override",
+            path: one.segments.join("."),
+            message,
+            help: Some(help),
+        })
     };
     overrides.iter().enumerate().filter_map(set).collect()
 }
@@ -107,11 +99,7 @@ fn set(node: &mut Node, segments: &[String], value: Node) -> Result<(), (String,
         Value::Mapping(entries) => {
             let index = entries.iter().position(|entry| entry.key == *segment);
             let index = index.unwrap_or_else(|| {
-                entries.push(Entry {
-                    key: segment.clone(),
-                    key_place: value.place,
-                    node: Node::null(value.place),
-                });
+                entries.push(Entry { key: segment.clone(), key_place: value.place, node: Node::null(value.place) });
                 entries.len() - 1
             });
             set(&mut entries[index].node, rest, value)
@@ -121,10 +109,7 @@ fn set(node: &mut Node, segments: &[String], value: Node) -> Result<(), (String,
             set(&mut items[index], rest, value)
         }
         Value::Scalar { .. } | Value::Refused => Err((
-            format!(
-                "nothing lies below a single value, so there is no `{}`",
-                shown(segment)
-            ),
+            format!("nothing lies below a single value, so there is no `{}`", shown(segment)),
             "end the path one key earlier".into(),
         )),
     }
@@ -151,11 +136,7 @@ fn item(items: &[Node], segment: &str) -> Result<usize, (String, String)> {
             "name a stage of the recipe by its kind, or an item by its index from 0".into(),
         )),
         several => Err((
-            format!(
-                "the recipe has {} stages `{}`",
-                several.len(),
-                shown(segment)
-            ),
+            format!("the recipe has {} stages `{}`", several.len(), shown(segment)),
             format!("use the index of the one you mean: {several:?}"),
         )),
     }

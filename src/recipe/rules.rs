@@ -44,13 +44,7 @@ pub(super) fn check(root: &Node, form: &[Problem]) -> Vec<Problem> {
             && let Some((key, code, message, help)) = relation(&stage)
         {
             let path = format!("{path}.{key}");
-            problems.push(Problem {
-                place: root.nearest(&path).place,
-                code,
-                path,
-                message,
-                help: Some(help),
-            });
+            problems.push(Problem { place: root.nearest(&path).place, code, path, message, help: Some(help) });
         }
     }
     problems
@@ -64,30 +58,22 @@ fn order(kinds: &[&str]) -> Vec<(usize, String, &'static str)> {
     for (index, &kind) in kinds.iter().enumerate() {
         let mut say = |message: &str, help| found.push((index, message.to_string(), help));
         match kind {
-            _ if finetune.is_some() => say(
-                &format!("stage `{kind}` follows `finetune`, which must be the last stage"),
-                LINE,
-            ),
+            _ if finetune.is_some() => {
+                say(&format!("stage `{kind}` follows `finetune`, which must be the last stage"), LINE)
+            }
             "train" if search.is_some() => {
                 say("`train` after `search` would undo the quantizers", LINE);
             }
             "train" if calibrate.is_some() => {
-                say(
-                    "`train` after `calibrate` would outdate its statistics",
-                    LINE,
-                );
+                say("`train` after `calibrate` would outdate its statistics", LINE);
             }
             "calibrate" if search.is_some() => {
                 say("`calibrate` without a `search` after it", LINE);
             }
-            "calibrate" if calibrate.is_some() => say(
-                "a second `calibrate`",
-                "one calibration serves the search: remove one",
-            ),
-            "search" if search.is_some() => say(
-                "a second `search`",
-                "a recipe has one search: make it longer instead",
-            ),
+            "calibrate" if calibrate.is_some() => {
+                say("a second `calibrate`", "one calibration serves the search: remove one")
+            }
+            "search" if search.is_some() => say("a second `search`", "a recipe has one search: make it longer instead"),
             "search" if calibrate.is_none() => say(
                 "`search` needs a `calibrate` before it",
                 "put `- stage: calibrate` before the search: it makes the groups whose widths are searched",
@@ -139,10 +125,7 @@ fn relation(stage: &Stage) -> Option<(&'static str, &'static str, String, String
         Stage::Search(stage) if stage.start_bits < stage.target_bits => Some((
             "start_bits",
             "bits-order",
-            format!(
-                "`start_bits` ({}) is below `target_bits` ({})",
-                stage.start_bits, stage.target_bits
-            ),
+            format!("`start_bits` ({}) is below `target_bits` ({})", stage.start_bits, stage.target_bits),
             "the budget falls from `start_bits` to `target_bits`; leave `start_bits` out to start at 8".into(),
         )),
         _ => None,

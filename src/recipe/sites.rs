@@ -17,10 +17,7 @@ pub struct SitePatterns {
 
 impl Default for SitePatterns {
     fn default() -> Self {
-        Self {
-            include: vec!["*".into()],
-            exclude: Vec::new(),
-        }
+        Self { include: vec!["*".into()], exclude: Vec::new() }
     }
 }
 
@@ -49,10 +46,7 @@ impl SitePatterns {
                 indexed.map(move |(index, pattern)| (list, index, pattern))
             })
             .filter(|(_, _, pattern)| !names.iter().any(|name| matches(pattern, name.as_ref())))
-            .map(|(list, index, pattern)| UnmatchedPattern {
-                path: format!("sites.{list}[{index}]"),
-                pattern,
-            })
+            .map(|(list, index, pattern)| UnmatchedPattern { path: format!("sites.{list}[{index}]"), pattern })
             .collect()
     }
 }
@@ -119,9 +113,6 @@ mod tests {
         assert!(!sites.selects("relu"));
         let idle = sites.unmatched(&["layer1.0.relu", "layer1.1.relu"]);
         let paths: Vec<_> = idle.iter().map(|p| (p.path.as_str(), p.pattern)).collect();
-        assert_eq!(
-            paths,
-            [("sites.include[1]", "stem"), ("sites.exclude[1]", "head")]
-        );
+        assert_eq!(paths, [("sites.include[1]", "stem"), ("sites.exclude[1]", "head")]);
     }
 }

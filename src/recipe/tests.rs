@@ -70,55 +70,29 @@ fn overrides(texts: &[&str]) -> Vec<Override> {
 fn left_out_keys_have_their_defaults() {
     let recipe = load(SMALL);
     let Data::Idx(data) = &recipe.data;
-    assert_eq!(
-        (recipe.seed, recipe.device, &recipe.name),
-        (0, Device::Auto, &None)
-    );
-    assert_eq!(
-        (data.batch_size, data.eval_batch_size, data.crop_padding),
-        (128, 250, 0)
-    );
-    assert_eq!(
-        (data.mean, data.std, data.horizontal_flip),
-        (0.286, 0.353, false)
-    );
+    assert_eq!((recipe.seed, recipe.device, &recipe.name), (0, Device::Auto, &None));
+    assert_eq!((data.batch_size, data.eval_batch_size, data.crop_padding), (128, 250, 0));
+    assert_eq!((data.mean, data.std, data.horizontal_flip), (0.286, 0.353, false));
     assert!(recipe.sites.selects("any.site"));
-    let Stage::Train(train) = &recipe.stages[0] else {
-        panic!("not a train stage")
-    };
-    assert_eq!(
-        (train.learning_rate, train.momentum, train.weight_decay),
-        (0.05, 0.9, 5e-4)
-    );
+    let Stage::Train(train) = &recipe.stages[0] else { panic!("not a train stage") };
+    assert_eq!((train.learning_rate, train.momentum, train.weight_decay), (0.05, 0.9, 5e-4));
     assert!(train.warmup.is_zero());
 
-    let recipe = load(&SMALL.replace(
-        "{stage: train, length: 1ep}",
-        "{stage: calibrate}, {stage: search, length: 5st, target_bits: 3}",
-    ));
+    let recipe = load(
+        &SMALL
+            .replace("{stage: train, length: 1ep}", "{stage: calibrate}, {stage: search, length: 5st, target_bits: 3}"),
+    );
     let (calibrate, search) = (recipe.calibrate().unwrap(), recipe.search().unwrap());
     assert_eq!(calibrate, &CalibrateStage::default());
-    assert_eq!(
-        (search.start_bits, search.anneal),
-        (8.0, Anneal::Exponential)
-    );
-    assert_eq!(
-        (search.learning_rate, search.quantizer_learning_rate),
-        (0.01, 0.02)
-    );
-    assert_eq!(
-        (search.distillation, search.batch_norm),
-        (0.5, BatchNorm::Train)
-    );
+    assert_eq!((search.start_bits, search.anneal), (8.0, Anneal::Exponential));
+    assert_eq!((search.learning_rate, search.quantizer_learning_rate), (0.01, 0.02));
+    assert_eq!((search.distillation, search.batch_norm), (0.5, BatchNorm::Train));
 }
 
 #[test]
 fn paths_start_at_the_recipes_folder() {
     let loaded = Recipe::parse(VALID, "/somewhere/recipes/x.yaml", &[]).unwrap();
-    assert_eq!(
-        loaded.recipe.model.path,
-        PathBuf::from("/somewhere/recipes/../../models/resnet18-32px.pt")
-    );
+    assert_eq!(loaded.recipe.model.path, PathBuf::from("/somewhere/recipes/../../models/resnet18-32px.pt"));
     let absolute = SMALL.replace("m.pt", "/models/m.pt");
     assert_eq!(load(&absolute).model.path, PathBuf::from("/models/m.pt"));
 }
@@ -140,18 +114,9 @@ fn the_mode_follows_from_the_stages() {
     let search = "{stage: search, length: 1ep, target_bits: 2}";
     for (stages, mode) in [
         ("{stage: train, length: 1ep}".to_string(), "float"),
-        (
-            format!("{{stage: calibrate, transform: none, max_groups: 1}}, {search}"),
-            "mp",
-        ),
-        (
-            format!("{{stage: calibrate, transform: none}}, {search}"),
-            "mp_grouped",
-        ),
-        (
-            format!("{{stage: calibrate, transform: pca, max_groups: 1}}, {search}"),
-            "joint",
-        ),
+        (format!("{{stage: calibrate, transform: none, max_groups: 1}}, {search}"), "mp"),
+        (format!("{{stage: calibrate, transform: none}}, {search}"), "mp_grouped"),
+        (format!("{{stage: calibrate, transform: pca, max_groups: 1}}, {search}"), "joint"),
         (format!("{{stage: calibrate}}, {search}"), "joint"),
     ] {
         let recipe = load(&SMALL.replace("{stage: train, length: 1ep}", &stages));
@@ -184,56 +149,24 @@ fn overrides_name_stages_by_index_or_kind_and_make_what_is_missing() {
 #[test]
 fn findings_in_overrides_name_the_override() {
     for (text, code, message) in [
-        (
-            "stages.2.target_bits=0",
-            "out-of-range",
-            "`target_bits` in stage `search`",
-        ),
-        (
-            "stages.search.target_bit=2",
-            "unknown-key",
-            "unknown key `target_bit` in stage `search`",
-        ),
-        (
-            "stages.search.start_bits=2",
-            "bits-order",
-            "`start_bits` (2) is below `target_bits` (2.16)",
-        ),
-        (
-            "stages.prune.length=2ep",
-            "bad-override",
-            "no stage `prune`",
-        ),
-        (
-            "stages.9.length=2ep",
-            "bad-override",
-            "no item 9: the list has 4",
-        ),
+        ("stages.2.target_bits=0", "out-of-range", "`target_bits` in stage `search`"),
+        ("stages.search.target_bit=2", "unknown-key", "unknown key `target_bit` in stage `search`"),
+        ("stages.search.start_bits=2", "bits-order", "`start_bits` (2) is below `target_bits` (2.16)"),
+        ("stages.prune.length=2ep", "bad-override", "no stage `prune`"),
+        ("stages.9.length=2ep", "bad-override", "no item 9: the list has 4"),
         ("seed.x=1", "bad-override", "below a single value"),
-        (
-            "model={path: m.pt}",
-            "missing-key",
-            "missing key `input` in `model`",
-        ),
+        ("model={path: m.pt}", "missing-key", "missing key `input` in `model`"),
     ] {
         let error = Recipe::parse(VALID, "x.yaml", &overrides(&[text])).unwrap_err();
         assert_eq!(error.findings.len(), 1, "{error}");
         let finding = &error.findings[0];
-        assert_eq!(
-            (finding.code, &*finding.file),
-            (code, &*format!("--set {text}")),
-            "{error}"
-        );
+        assert_eq!((finding.code, &*finding.file), (code, &*format!("--set {text}")), "{error}");
         assert_eq!(finding.line, None, "{error}");
         assert!(finding.message.contains(message), "{error}");
-        assert!(
-            error.to_string().contains(&format!("--> --set {text}\n")),
-            "{error}"
-        );
+        assert!(error.to_string().contains(&format!("--> --set {text}\n")), "{error}");
     }
     let two = SMALL.replace("stages: [", "stages: [{stage: train, length: 1ep}, ");
-    let error =
-        Recipe::parse(&two, "x.yaml", &overrides(&["stages.train.length=3ep"])).unwrap_err();
+    let error = Recipe::parse(&two, "x.yaml", &overrides(&["stages.train.length=3ep"])).unwrap_err();
     assert!(error.to_string().contains("[0, 1]"), "{error}");
 }
 
@@ -269,10 +202,7 @@ fn later_passes_can_locate_findings_even_of_keys_left_out() {
   = help: look"
     );
     let json = serde_json::to_value(&finding).unwrap();
-    assert_eq!(
-        (&json["code"], &json["line"]),
-        (&"no-file".into(), &6.into())
-    );
+    assert_eq!((&json["code"], &json["line"]), (&"no-file".into(), &6.into()));
 }
 
 #[test]
@@ -284,10 +214,7 @@ fn files_that_are_no_text_are_findings_too() {
     assert_eq!(first(folder.path()).code, "unreadable");
     std::fs::write(&path, b"version: 1\nname: caf\xe9\n").unwrap();
     let finding = first(&path);
-    assert_eq!(
-        (finding.code, finding.line, finding.column),
-        ("not-utf8", Some(2), Some(10))
-    );
+    assert_eq!((finding.code, finding.line, finding.column), ("not-utf8", Some(2), Some(10)));
     std::fs::write(&path, vec![b' '; 300_000]).unwrap();
     assert_eq!(first(&path).code, "too-large");
     // As some editors save it: with a byte order mark and carriage returns.
@@ -304,10 +231,7 @@ fn every_key_of_the_schema_is_documented() {
             let path = format!("{path}.{key}");
             let described = below["description"].as_str().unwrap_or_default();
             let stated = described.contains("Required.") || described.contains("Default:");
-            assert!(
-                stated || below.get("const").is_some(),
-                "{path}: {described}"
-            );
+            assert!(stated || below.get("const").is_some(), "{path}: {described}");
             *count += 1;
             walk(below, &path, count);
             walk(&below["items"], &path, count);
@@ -319,4 +243,19 @@ fn every_key_of_the_schema_is_documented() {
     let mut count = 0;
     walk(&schema(), "", &mut count);
     assert!(count > 40, "{count}");
+}
+
+#[test]
+fn a_finding_looks_like_the_compilers() {
+    let text = SMALL.replace("length: 1ep", "lenght: 3ep");
+    let error = Recipe::parse(&text, "recipes/x.yaml", &[]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "error[unknown-key]: unknown key `lenght` in stage `train`
+ --> recipes/x.yaml:4:25
+  |
+4 | stages: [{stage: train, lenght: 3ep}]
+  |                         ^^^^^^
+  = help: did you mean `length`? Known keys: `stage`, `length`, `learning_rate`, `warmup`, `momentum`, `weight_decay`, `label_smoothing`"
+    );
 }

@@ -115,9 +115,7 @@ impl FromStr for Length {
             let steps = whole(digits)?;
             (steps <= MOST_STEPS).then_some(Self::Steps(steps))
         };
-        epochs()
-            .or_else(steps)
-            .ok_or_else(|| ValueError::Length { text: text.into() })
+        epochs().or_else(steps).ok_or_else(|| ValueError::Length { text: text.into() })
     }
 }
 
@@ -146,16 +144,10 @@ impl FromStr for InputShape {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        let extents: Option<Vec<usize>> = text
-            .split('x')
-            .map(|part| whole(part).filter(|n| (1..=MOST_EXTENT).contains(n)))
-            .collect();
+        let extents: Option<Vec<usize>> =
+            text.split('x').map(|part| whole(part).filter(|n| (1..=MOST_EXTENT).contains(n))).collect();
         match extents.as_deref() {
-            Some(&[channels, height, width]) => Ok(Self {
-                channels,
-                height,
-                width,
-            }),
+            Some(&[channels, height, width]) => Ok(Self { channels, height, width }),
             _ => Err(ValueError::Shape { text: text.into() }),
         }
     }
@@ -188,10 +180,7 @@ impl FromStr for Device {
             "auto" => Some(Self::Auto),
             "cpu" => Some(Self::Cpu),
             "cuda" => Some(Self::Cuda(0)),
-            _ => text
-                .strip_prefix("cuda:")
-                .and_then(whole::<u16>)
-                .map(|number| Self::Cuda(number.into())),
+            _ => text.strip_prefix("cuda:").and_then(whole::<u16>).map(|number| Self::Cuda(number.into())),
         };
         device.ok_or_else(|| ValueError::Device { text: text.into() })
     }
@@ -209,11 +198,7 @@ impl fmt::Display for Device {
 
 /// Parses digits alone: the standard parser would also take a sign.
 fn whole<T: FromStr>(digits: &str) -> Option<T> {
-    if digits.bytes().all(|b| b.is_ascii_digit()) {
-        digits.parse().ok()
-    } else {
-        None
-    }
+    if digits.bytes().all(|b| b.is_ascii_digit()) { digits.parse().ok() } else { None }
 }
 
 /// Ties a text value to serde's string conversions and to its JSON Schema.
@@ -304,23 +289,8 @@ mod tests {
 
     #[test]
     fn shapes_and_devices_refuse_what_they_cannot_mean() {
-        assert_eq!(
-            "3x32x40".parse(),
-            Ok(InputShape {
-                channels: 3,
-                height: 32,
-                width: 40
-            })
-        );
-        for text in [
-            "3x32",
-            "3x32x32x1",
-            "0x32x32",
-            "3x-1x2",
-            "3x32x65537",
-            "axbxc",
-            "",
-        ] {
+        assert_eq!("3x32x40".parse(), Ok(InputShape { channels: 3, height: 32, width: 40 }));
+        for text in ["3x32", "3x32x32x1", "0x32x32", "3x-1x2", "3x32x65537", "axbxc", ""] {
             assert!(text.parse::<InputShape>().is_err(), "{text}");
         }
         assert_eq!("cuda".parse(), Ok(Device::Cuda(0)));

@@ -1,0 +1,65 @@
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use serde_json::json;
+
+use super::print;
+use crate::libtorch::set_deterministic;
+use crate::recipe::{Override, Recipe};
+use crate::train::{Measured, measure_model, measure_run};
+
+/// Measures accuracy and bits: of a finished run's folder, or of a plain TorchScript file on a recipe's data.
+#[derive(Debug, Args)]
+pub struct Eval {
+    /// Folder of a finished run, or a TorchScript file.
+    what: PathBuf,
+    /// The recipe whose data and input shape a TorchScript file is measured with.
+    #[arg(long)]
+    recipe: Option<PathBuf>,
+    /// Changes a key of the recipe: `KEY.PATH=VALUE`. May be given several times.
+    #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
+    set: Vec<Override>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Eval {
+    pub(super) fn run(&self) -> Result<ExitCode> {
+        let measured = if self.what.is_dir() {
+            if self.recipe.is_some() {
+                bail!("--recipe goes with a TorchScript file: a run's folder has its own recipe");
+            }
+            measure_run(&self.what, &self.set)?
+        } else {
+            let Some(recipe) = &self.recipe else {
+                bail!(
+                    "{} is no run's folder\n  help: for a TorchScript file, add --recipe FILE: its data and input shape are used",
+                    self.what.display()
+                );
+            };
+            let mut loaded = Recipe::load(recipe, &self.set)?;
+            loaded.recipe.model.path = std::path::absolute(&self.what)?;
+            set_deterministic(loaded.recipe.seed)?;
+            measure_model(&loaded)?
+        };
+        let Measured { top1, images, bits_per_value, bits_per_value_stored, bits_per_value_entropy } = measured;
+        if self.json {
+            print(&format!(
+                "{:#}",
+                json!({
+                    "top1": top1, "images": images, "bits_per_value": bits_per_value,
+                    "bits_per_value_stored": bits_per_value_stored, "bits_per_value_entropy": bits_per_value_entropy,
+                })
+            ))?;
+        } else {
+            let entropy = bits_per_value_entropy.map(|b| format!(", {b:.4} entropy-coded")).unwrap_or_default();
+            print(&format!(
+                "top-1 {top1:.2} % on {images} images, {bits_per_value:.4} bits per value{entropy}, {bits_per_value_stored:.4} in the stored convention"
+            ))?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

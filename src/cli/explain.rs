@@ -1,0 +1,30 @@
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Args;
+
+use super::print;
+use crate::data::{Dataset, IdxDataset, Split};
+use crate::recipe::{Data, Override, Recipe, explain};
+
+/// Shows what a recipe means: the resolved recipe, the timeline in epochs and steps, and the budget over the search.
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// The recipe.
+    recipe: PathBuf,
+    /// Changes a key: `KEY.PATH=VALUE`. May be given several times.
+    #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
+    set: Vec<Override>,
+}
+
+impl Explain {
+    pub(super) fn run(&self) -> Result<ExitCode> {
+        let loaded = Recipe::load(&self.recipe, &self.set)?;
+        let Data::Idx(data) = &loaded.recipe.data;
+        // Without the data only the lengths in steps are unknown.
+        let images = IdxDataset::open(&data.path, Split::Train).map(|set| set.len()).ok();
+        print(&format!("{}\n{}", loaded.recipe.resolved_yaml(), explain(&loaded.recipe, images)))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}

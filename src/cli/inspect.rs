@@ -1,0 +1,95 @@
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use serde_json::json;
+use tch::Device;
+
+use super::print;
+use crate::libtorch::set_deterministic;
+use crate::model::Model;
+use crate::recipe::InputShape;
+use crate::report::{InspectRow, inspect_table};
+
+/// Lists the sites of a TorchScript network: the activation tensors that dimbit compresses.
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// TorchScript file, scripted or traced.
+    model: PathBuf,
+    /// Shape of one input image: channels, height, width.
+    #[arg(long, value_name = "CxHxW")]
+    input: InputShape,
+    /// What counts as an activation tensor: outputs of activation functions, or what a device with fused kernels stores.
+    #[arg(long, value_enum, default_value_t = Convention::Relu)]
+    convention: Convention,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Convention {
+    /// Every output of an activation function.
+    Relu,
+    /// Every tensor that a conv or linear layer, an average pool or a residual add reads when conv + BN + (add) + activation
+    /// are one kernel.
+    Stored,
+}
+
+impl Inspect {
+    pub(super) fn run(&self) -> Result<ExitCode> {
+        set_deterministic(0)?;
+        let shape = [self.input.channels, self.input.height, self.input.width].map(|extent| extent as i64);
+        let model = Model::load(&self.model, shape, Device::Cpu)?;
+        let rows: Vec<(String, String, Vec<i64>, usize)> = match self.convention {
+            Convention::Relu => {
+                let row = |s: &crate::model::Site| (s.name.clone(), s.kind.clone(), s.shape.clone(), s.values());
+                model.sites.iter().map(row).collect()
+            }
+            Convention::Stored => model
+                .stored
+                .iter()
+                .map(|t| {
+                    let kind = t.site.map_or("uncovered", |site| model.sites[site].kind.as_str());
+                    (t.name.clone(), kind.to_owned(), t.shape.clone(), t.values())
+                })
+                .collect(),
+        };
+        let total: usize = rows.iter().map(|row| row.3).sum();
+        let share = |values: usize| values as f64 / total.max(1) as f64;
+        if self.json {
+            let sites: Vec<_> = rows
+                .iter()
+                .enumerate()
+                .map(|(index, (name, kind, shape, values))| {
+                    let mut site =
+                        json!({"name": name, "kind": kind, "shape": shape, "values": values, "share": share(*values)});
+                    if self.convention == Convention::Relu {
+                        site["producer"] = json!(model.sites[index].producer);
+                        site["consumers"] = json!(model.sites[index].consumers);
+                    }
+                    site
+                })
+                .collect();
+            let all = json!({
+                "sites": sites, "total_values": total, "macs": model.macs, "parameters": model.parameters,
+                "classes": model.classes,
+            });
+            print(&format!("{all:#}"))?;
+        } else {
+            let rows: Vec<InspectRow> = rows
+                .into_iter()
+                .map(|(name, kind, shape, values)| InspectRow {
+                    name,
+                    kind,
+                    shape,
+                    values: values as u64,
+                    share: share(values),
+                })
+                .collect();
+            print(&inspect_table(&rows, total as u64, model.macs, model.parameters))?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,77 @@
+//! The command line: one file a command, no logic of its own.
+
+mod eval;
+mod explain;
+mod inspect;
+mod run;
+mod schema;
+mod validate;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Compresses the activations of convolutional networks: joint PCA dimension reduction and learnable mixed-precision
+/// quantization of TorchScript networks, driven by a recipe.
+#[derive(Debug, Parser)]
+#[command(name = "dimbit", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Inspect(inspect::Inspect),
+    Validate(validate::Validate),
+    Explain(explain::Explain),
+    Run(run::Run),
+    Eval(eval::Eval),
+    Schema(schema::Schema),
+}
+
+/// Carries out a command line. Exit codes: 0 done, 1 the input is wrong, 2 usage, 4 the run failed.
+pub fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Inspect(command) => command.run(),
+        Command::Validate(command) => command.run(),
+        Command::Explain(command) => command.run(),
+        Command::Run(command) => command.run(),
+        Command::Eval(command) => command.run(),
+        Command::Schema(command) => command.run(),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            report(&error);
+            ExitCode::from(code_of(&error))
+        }
+    }
+}
+
+fn report(error: &anyhow::Error) {
+    let text = format!("{error:#}");
+    // Findings bring their own `error[code]`.
+    if text.starts_with("error") {
+        eprintln!("{text}");
+    } else {
+        eprintln!("error: {text}");
+    }
+}
+
+fn code_of(error: &anyhow::Error) -> u8 {
+    match error.downcast_ref::<crate::train::TrainError>() {
+        Some(error) if !error.is_input() => 4,
+        _ => 1,
+    }
+}
+
+/// Writes a result to stdout. A reader that went away (`| head`) is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,139 @@
+//! The result of a run on disk, and opening it again.
+//!
+//! `checkpoints/final.safetensors` holds the network's parameters and buffers (`network.<name>`) and the codecs' tensors
+//! (`codec.…`), `checkpoints/final.json` the groups and widths: everything that an evaluation needs beside the model file.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use tch::{Device, Tensor, no_grad};
+
+use super::error::TrainError;
+use super::feed::Feed;
+use super::folder::RunFolder;
+use super::session::resolve_device;
+use super::validate::validate;
+use crate::compress::compressor::{Compressor, CompressorState};
+use crate::libtorch::{Network, set_deterministic};
+use crate::model::Model;
+use crate::recipe::{Override, Recipe};
+use crate::report::{Summary, write_atomically};
+
+#[derive(Serialize, Deserialize)]
+struct Manifest {
+    dimbit_version: String,
+    compressor: Option<CompressorState>,
+}
+
+const TENSORS: &str = "checkpoints/final.safetensors";
+const MANIFEST: &str = "checkpoints/final.json";
+
+/// Writes the result; each file appears whole or not at all.
+///
+/// # Errors
+/// If it can't be written.
+pub fn save(folder: &RunFolder, network: &Network, compressor: Option<&Compressor>) -> Result<(), TrainError> {
+    let mut tensors: Vec<(String, Tensor)> = Vec::new();
+    for named in network.tensors()? {
+        tensors.push((format!("network.{}", named.name), on_cpu(&named.tensor)?));
+    }
+    let state = match compressor {
+        Some(compressor) => {
+            let (state, codec) = compressor.save()?;
+            for (name, tensor) in codec {
+                tensors.push((name, on_cpu(&tensor)?));
+            }
+            Some(state)
+        }
+        None => None,
+    };
+    let path = folder.file(TENSORS);
+    let partial = folder.file("checkpoints/final.safetensors.tmp");
+    Tensor::write_safetensors(&tensors, &partial)?;
+    let sync = || -> std::io::Result<()> {
+        std::fs::File::open(&partial)?.sync_all()?;
+        std::fs::rename(&partial, &path)
+    };
+    sync().map_err(|e| TrainError::Folder {
+        path: path.clone(),
+        reason: e.to_string(),
+        help: "check the folder's permissions and the free space",
+    })?;
+    let manifest = Manifest { dimbit_version: env!("CARGO_PKG_VERSION").to_owned(), compressor: state };
+    let json = serde_json::to_vec_pretty(&manifest).map_err(|e| TrainError::Folder {
+        path: folder.file(MANIFEST),
+        reason: e.to_string(),
+        help: "this is a mistake of the program",
+    })?;
+    write_atomically(&folder.file(MANIFEST), &json)?;
+    Ok(())
+}
+
+fn on_cpu(tensor: &Tensor) -> Result<Tensor, TrainError> {
+    Ok(tensor.f_detach()?.f_to_device(Device::Cpu)?.f_contiguous()?)
+}
+
+/// A finished run, ready to be evaluated.
+pub struct OpenedRun {
+    /// Its recipe.
+    pub recipe: Recipe,
+    /// What it reached.
+    pub summary: Summary,
+    /// The fine-tuned network.
+    pub model: Model,
+    /// Its codecs; none for a float run.
+    pub compressor: Option<Compressor>,
+    /// The recipe's data.
+    pub feed: Feed,
+}
+
+/// Opens a finished run's folder. `overrides` change the resolved recipe, for example where data or model lie now.
+///
+/// # Errors
+/// If a file is missing, damaged, or does not fit the model file.
+pub fn open_run(path: &Path, overrides: &[Override]) -> Result<OpenedRun, TrainError> {
+    let folder = RunFolder::at(path);
+    let missing = |file: &Path| TrainError::Folder {
+        path: file.to_path_buf(),
+        reason: "this file of a finished run is missing".into(),
+        help: "give the folder of a run that ended (its summary.json is written last)",
+    };
+    for name in ["recipe.resolved.yaml", "summary.json", TENSORS, MANIFEST] {
+        if !folder.file(name).is_file() {
+            return Err(missing(&folder.file(name)));
+        }
+    }
+    let summary = Summary::load(&folder.file("summary.json"))?;
+    let loaded = Recipe::load(&folder.file("recipe.resolved.yaml"), overrides)?;
+    set_deterministic(loaded.recipe.seed)?;
+    let device = resolve_device(loaded.recipe.device)?;
+    let (model, feed) = validate(&loaded, device)?;
+    let manifest_path = folder.file(MANIFEST);
+    let damaged = |path: &Path, reason: String| TrainError::Folder {
+        path: path.to_path_buf(),
+        reason,
+        help: "the file is damaged: run the recipe again",
+    };
+    let bytes = std::fs::read(&manifest_path).map_err(|e| damaged(&manifest_path, e.to_string()))?;
+    let manifest: Manifest =
+        serde_json::from_slice(&bytes).map_err(|e| damaged(&manifest_path, e.to_string()))?;
+    let tensors_path = folder.file(TENSORS);
+    let tensors =
+        Tensor::read_safetensors(&tensors_path).map_err(|e| damaged(&tensors_path, e.to_string()))?;
+    let find = |name: &str| tensors.iter().find(|(n, _)| n == name).map(|(_, t)| t.shallow_clone());
+    for mut named in model.network.tensors()? {
+        let saved = find(&format!("network.{}", named.name)).filter(|t| t.size() == named.tensor.size());
+        let saved = saved.ok_or_else(|| TrainError::Folder {
+            path: tensors_path.clone(),
+            reason: format!("it has no fitting tensor for the network's `{}`", named.name),
+            help: "the model file changed since the run: give the one it was made with by --set model.path=FILE",
+        })?;
+        no_grad(|| named.tensor.f_copy_(&saved))?;
+    }
+    let restore = |state: &CompressorState| {
+        Compressor::restore(&model, state, find, device)
+            .map_err(|source| TrainError::Restore { path: manifest_path.clone(), source })
+    };
+    let compressor = manifest.compressor.as_ref().map(restore).transpose()?;
+    Ok(OpenedRun { recipe: loaded.recipe, summary, model, compressor, feed })
+}

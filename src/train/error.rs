@@ -1,0 +1,79 @@
+use std::path::PathBuf;
+
+use crate::compress::compressor::RestoreError;
+use crate::data::DataError;
+use crate::libtorch::LibtorchError;
+use crate::model::ModelError;
+use crate::recipe::Diagnostics;
+use crate::report::ReportError;
+
+/// What can end a run.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The recipe does not fit the model or the data.
+    #[error(transparent)]
+    Recipe(#[from] Diagnostics),
+    /// The network.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The data set.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// libtorch.
+    #[error(transparent)]
+    Libtorch(#[from] LibtorchError),
+    /// What is written could not be written.
+    #[error(transparent)]
+    Report(#[from] ReportError),
+    /// A checkpoint that does not fit the network.
+    #[error("{}: {source}", path.display())]
+    Restore {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Why it doesn't fit.
+        source: RestoreError,
+    },
+    /// A file of a run's folder is missing or unreadable.
+    #[error("{}: {reason}\n  help: {help}", path.display())]
+    Folder {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+        /// What to do.
+        help: &'static str,
+    },
+    /// A device that this machine doesn't have.
+    #[error("the recipe asks for device `{asked}`, but libtorch finds {found} CUDA devices\n  help: use `--set device=auto` or `--set device=cpu`")]
+    NoDevice {
+        /// What the recipe asks for.
+        asked: String,
+        /// Number of CUDA devices.
+        found: usize,
+    },
+    /// The loss is not a finite number any more.
+    #[error("the loss is {loss} at step {step} of the stage `{stage}`{first}\n  help: lower `learning_rate` of that stage, or give it a `warmup`")]
+    Diverged {
+        /// The loss.
+        loss: f64,
+        /// Step of the stage.
+        step: u64,
+        /// The stage.
+        stage: String,
+        /// The first site whose values are not finite, as the end of a sentence.
+        first: String,
+    },
+}
+
+impl TrainError {
+    /// Whether the input (recipe, model, data) is to blame rather than the run.
+    pub fn is_input(&self) -> bool {
+        !matches!(self, Self::Diverged { .. } | Self::Report(_) | Self::Libtorch(_))
+    }
+}
+
+impl From<tch::TchError> for TrainError {
+    fn from(error: tch::TchError) -> Self {
+        Self::Libtorch(error.into())
+    }
+}

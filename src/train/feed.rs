@@ -1,0 +1,102 @@
+//! A recipe's data set as batches of tensors.
+
+use std::sync::Arc;
+
+use tch::{Device, Tensor};
+
+use super::error::TrainError;
+use crate::data::{Batch, Epoch, IdxDataset, Loader, LoaderOptions, Split};
+use crate::recipe::{Data, Recipe};
+
+/// The training and validation splits of a recipe's data.
+pub struct Feed {
+    train: Loader,
+    /// Training images without augmentation, for calibration.
+    plain: Loader,
+    validation: Loader,
+    /// Training images.
+    pub train_images: usize,
+    /// Validation images.
+    pub validation_images: usize,
+    device: Device,
+}
+
+impl Feed {
+    /// Opens both splits and checks them against the network's input and number of classes.
+    ///
+    /// # Errors
+    /// See [`crate::data::DataError`].
+    pub fn open(recipe: &Recipe, classes: usize, device: Device) -> Result<Self, TrainError> {
+        let Data::Idx(data) = &recipe.data;
+        let train = IdxDataset::open(&data.path, Split::Train)?;
+        let validation = IdxDataset::open(&data.path, Split::Validation)?;
+        for set in [&train, &validation] {
+            set.check_labels(classes)?;
+        }
+        let (train, validation) = (Arc::new(train), Arc::new(validation));
+        use crate::data::Dataset;
+        let (train_images, validation_images) = (train.len(), validation.len());
+        let shape = recipe.model.input;
+        let options = LoaderOptions {
+            batch_size: data.batch_size,
+            input: [shape.channels, shape.height, shape.width],
+            mean: vec![data.mean as f32],
+            std: vec![data.std as f32],
+            crop_padding: data.crop_padding,
+            horizontal_flip: data.horizontal_flip,
+            shuffle: true,
+            drop_last: true,
+            seed: recipe.seed,
+        };
+        let plain = LoaderOptions { crop_padding: 0, horizontal_flip: false, drop_last: false, ..options.clone() };
+        let eval = LoaderOptions { batch_size: data.eval_batch_size, shuffle: false, ..plain.clone() };
+        Ok(Self {
+            train: Loader::new(train.clone(), options)?,
+            plain: Loader::new(train, plain)?,
+            validation: Loader::new(validation, eval)?,
+            train_images,
+            validation_images,
+            device,
+        })
+    }
+
+    /// Full training batches in an epoch.
+    pub fn steps_per_epoch(&self) -> usize {
+        self.train.steps_per_epoch()
+    }
+
+    /// The augmented training batches of an epoch.
+    pub fn train_epoch(&self, epoch: u64) -> Batches {
+        Batches { epoch: self.train.epoch(epoch), device: self.device }
+    }
+
+    /// Training images as they are, in a random but fixed order.
+    pub fn calibration(&self) -> Batches {
+        Batches { epoch: self.plain.epoch(0), device: self.device }
+    }
+
+    /// All validation images, in order.
+    pub fn validation(&self) -> Batches {
+        Batches { epoch: self.validation.epoch(0), device: self.device }
+    }
+}
+
+/// Batches as tensors on the device: images `[batch, channels, height, width]`, labels `[batch]`.
+pub struct Batches {
+    epoch: Epoch,
+    device: Device,
+}
+
+impl Iterator for Batches {
+    type Item = Result<(Tensor, Tensor), TrainError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.epoch.next().map(|batch| to_tensors(&batch, self.device))
+    }
+}
+
+fn to_tensors(batch: &Batch, device: Device) -> Result<(Tensor, Tensor), TrainError> {
+    let shape = batch.shape.map(|extent| extent as i64);
+    let images = Tensor::f_from_slice(&batch.images)?.f_reshape(shape)?.f_to_device(device)?;
+    Ok((images, Tensor::f_from_slice(&batch.labels)?.f_to_device(device)?))
+}

@@ -1,0 +1,27 @@
+//! The loop: stages, optimizers, evaluation, checkpoints.
+//!
+//! [`run`] carries out a recipe; [`open_run`] opens a finished run's folder again. The loop emits [`Event`](crate::report::Event)s
+//! and prints nothing.
+
+mod calibrate;
+mod checkpoint;
+mod error;
+mod evaluate;
+mod feed;
+mod fit;
+mod folder;
+mod measure;
+mod objective;
+mod optimizer;
+mod run;
+mod session;
+mod validate;
+
+pub use checkpoint::{OpenedRun, open_run};
+pub use error::TrainError;
+pub use evaluate::{Evaluation, evaluate};
+pub use feed::Feed;
+pub use measure::{Measured, measure_model, measure_run};
+pub use run::{RunOptions, run};
+pub use session::resolve_device;
+pub use validate::validate;

@@ -1,0 +1,243 @@
+//! A whole run: a recipe in, a finished folder out.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use serde_json::json;
+
+use super::calibrate::calibrate;
+use super::checkpoint::save;
+use super::error::TrainError;
+use super::fit::{Phase, fit};
+use super::folder::{RunFolder, sha256, sha256_of_file};
+use super::objective::{FallingBudget, TaskAlone};
+use super::session::{Session, resolve_device};
+use super::validate::validate;
+use crate::compress::budget::Budget;
+use crate::compress::compressor::Compressor;
+use crate::libtorch::set_deterministic;
+use crate::model::Model;
+use crate::recipe::{BatchNorm, Length, Loaded, Stage};
+use crate::report::{Event, MetricsFile, Sink, Sinks, Status, Summary, TensorBoard, write_atomically};
+
+/// How a run is carried out.
+pub struct RunOptions {
+    /// The run's folder; without it the first free one under `runs/`.
+    pub out: Option<PathBuf>,
+    /// Where events go beside the folder's own files.
+    pub console: Box<dyn Sink>,
+}
+
+/// Carries out a recipe. Returns the summary and the folder.
+///
+/// # Errors
+/// Everything of [`TrainError`]; wrong input is found before anything is written.
+pub fn run(loaded: &Loaded, options: RunOptions) -> Result<(Summary, PathBuf), TrainError> {
+    let started = Instant::now();
+    let recipe = &loaded.recipe;
+    let device = resolve_device(recipe.device)?;
+    set_deterministic(recipe.seed)?;
+    let (model, feed) = validate(loaded, device)?;
+    let stem = std::path::Path::new(loaded.source.file()).file_stem().map(|s| s.to_string_lossy().into_owned());
+    let name = recipe.name.clone().or(stem).unwrap_or_else(|| "run".to_owned());
+    let folder = RunFolder::create(options.out.as_deref(), &name)?;
+    let resolved = recipe.resolved_yaml();
+    write_atomically(&folder.file("recipe.yaml"), loaded.source.text().as_bytes())?;
+    write_atomically(&folder.file("recipe.resolved.yaml"), resolved.as_bytes())?;
+    let recipe_sha256 = sha256(resolved.as_bytes());
+    let model_sha256 = sha256_of_file(&recipe.model.path)?;
+    let about = json!({
+        "dimbit_version": env!("CARGO_PKG_VERSION"),
+        "git_commit": option_env!("DIMBIT_GIT_COMMIT"),
+        "libtorch": "2.11.0",
+        "device": device_name(device),
+        "threads": tch::get_num_threads(),
+        "seed": recipe.seed,
+        "recipe_sha256": recipe_sha256,
+        "model": recipe.model.path,
+        "model_sha256": model_sha256,
+    });
+    write_atomically(&folder.file("run.json"), format!("{about:#}\n").as_bytes())?;
+    let mut sinks = Sinks(vec![
+        options.console,
+        Box::new(MetricsFile::open(&folder.file("metrics.jsonl"))?),
+        Box::new(TensorBoard::open(&folder.file("tensorboard"))?),
+    ]);
+    let mut session = Session {
+        recipe,
+        model,
+        teacher: None,
+        compressor: None,
+        feed,
+        device,
+        sink: &mut sinks,
+        step: 0,
+        epochs: 0,
+        trained: (0, 0.0),
+    };
+    session.sink.event(&Event::RunStarted {
+        name,
+        mode: recipe.mode().to_string(),
+        device: device_name(device),
+        seed: recipe.seed,
+        model: recipe.model.path.display().to_string(),
+        sites: session.model.sites.len(),
+        values: session.model.values() as u64,
+        parameters: session.model.parameters,
+        macs: session.model.macs,
+    })?;
+    let float_top1 = carry_out(&mut session, &folder)?;
+    let result = session.evaluate("result", true)?;
+    save(&folder, &session.model.network, session.compressor.as_ref())?;
+    let summary = summarize(&session, Reached { float_top1, result, recipe_sha256, model_sha256, started })?;
+    summary.save(&folder.file("summary.json"))?;
+    session.sink.event(&Event::Finished { summary: Box::new(summary.clone()) })?;
+    sinks.finish()?;
+    Ok((summary, folder.path))
+}
+
+fn device_name(device: tch::Device) -> String {
+    match device {
+        tch::Device::Cuda(index) => format!("cuda:{index}"),
+        _ => "cpu".to_owned(),
+    }
+}
+
+/// Runs the stages in order. Returns the float network's top-1.
+fn carry_out(session: &mut Session<'_>, folder: &RunFolder) -> Result<f64, TrainError> {
+    let recipe = session.recipe;
+    let mut float_top1 = None;
+    for (index, stage) in recipe.stages.iter().enumerate() {
+        match stage {
+            Stage::Train(stage) => {
+                let phase = Phase {
+                    name: "train",
+                    index,
+                    length: stage.length,
+                    learning_rate: stage.learning_rate,
+                    warmup: stage.warmup,
+                    momentum: stage.momentum,
+                    weight_decay: stage.weight_decay,
+                    label_smoothing: stage.label_smoothing,
+                    quantizers: None,
+                    batch_norm: BatchNorm::Train,
+                    distillation: 0.0,
+                };
+                fit(session, &phase, &mut TaskAlone)?;
+                // The trained float network, so that other recipes can start from it.
+                session.model.network.set_train(false, false)?;
+                session.model.network.save(&folder.file("checkpoints/float.pt"))?;
+            }
+            Stage::Calibrate(stage) => {
+                let Some(search) = recipe.search() else { continue };
+                let began = Instant::now();
+                let (name, stages) = ("calibrate".to_owned(), recipe.stages.len());
+                session.sink.event(&Event::StageStarted { stage: name.clone(), index, stages, epochs: 0.0, steps: 0 })?;
+                float_top1 = Some(session.evaluate("calibrate", false)?.top1);
+                calibrate(session, stage, search)?;
+                session.evaluate("calibrate", false)?;
+                session.sink.event(&Event::StageEnded { stage: name, seconds: began.elapsed().as_secs_f64() })?;
+            }
+            Stage::Search(stage) => {
+                let mut teacher = session.model.network.deep_copy()?;
+                teacher.set_train(false, false)?;
+                session.teacher = Some(teacher);
+                let phase = Phase {
+                    name: "search",
+                    index,
+                    length: stage.length,
+                    learning_rate: stage.learning_rate,
+                    warmup: Length::Epochs(0.0),
+                    momentum: stage.momentum,
+                    weight_decay: stage.weight_decay,
+                    label_smoothing: 0.0,
+                    quantizers: Some((stage.quantizer_learning_rate, false)),
+                    batch_norm: stage.batch_norm,
+                    distillation: stage.distillation,
+                };
+                let budget = Budget { start: stage.start_bits, target: stage.target_bits, anneal: stage.anneal };
+                fit(session, &phase, &mut FallingBudget::new(budget))?;
+                if let Some(compressor) = &mut session.compressor {
+                    compressor.freeze(stage.target_bits)?;
+                }
+                session.evaluate("search", false)?;
+            }
+            Stage::Finetune(stage) => {
+                let phase = Phase {
+                    name: "finetune",
+                    index,
+                    length: stage.length,
+                    learning_rate: stage.learning_rate,
+                    warmup: Length::Epochs(0.0),
+                    momentum: stage.momentum,
+                    weight_decay: stage.weight_decay,
+                    label_smoothing: 0.0,
+                    quantizers: Some((stage.quantizer_learning_rate, true)),
+                    batch_norm: stage.batch_norm,
+                    distillation: stage.distillation,
+                };
+                fit(session, &phase, &mut TaskAlone)?;
+            }
+        }
+    }
+    match float_top1 {
+        Some(top1) => Ok(top1),
+        None => Ok(session.evaluate("result", false)?.top1),
+    }
+}
+
+struct Reached {
+    float_top1: f64,
+    result: super::evaluate::Evaluation,
+    recipe_sha256: String,
+    model_sha256: String,
+    started: Instant,
+}
+
+fn summarize(session: &Session<'_>, reached: Reached) -> Result<Summary, TrainError> {
+    let model = &session.model;
+    let compressor = session.compressor.as_ref();
+    let bits_per_value = compressor.map(Compressor::bits_per_value).transpose()?.unwrap_or(32.0);
+    let sites = session.site_rows()?;
+    let target_bits = session.recipe.search().map(|s| s.target_bits);
+    let dropped: f64 = sites.iter().map(crate::report::SiteRow::dropped_values).sum();
+    let met = target_bits.is_none_or(|target| bits_per_value <= target);
+    Ok(Summary {
+        status: if met { Status::Complete } else { Status::BudgetNotMet },
+        mode: session.recipe.mode().to_string(),
+        float_top1: reached.float_top1,
+        top1: reached.result.top1,
+        bits_per_value,
+        bits_per_value_stored: stored_bits(model, compressor)?,
+        bits_per_value_entropy: reached.result.entropy,
+        target_bits,
+        dropped_fraction: dropped / model.values() as f64,
+        side_information_bytes: compressor.map_or(0, Compressor::side_information_bytes),
+        mac_overhead_percent: compressor.map_or(0.0, |c| 100.0 * c.extra_macs() / model.macs as f64),
+        sites,
+        images_per_second: session.trained.0 as f64 / session.trained.1.max(f64::MIN_POSITIVE),
+        seconds: reached.started.elapsed().as_secs_f64(),
+        seed: session.recipe.seed,
+        values: model.values() as u64,
+        macs: model.macs,
+        recipe_sha256: reached.recipe_sha256,
+        model_sha256: reached.model_sha256,
+        dimbit_version: env!("CARGO_PKG_VERSION").to_owned(),
+    })
+}
+
+/// Bits per value in the `stored` convention: tensors that no site covers count 32 bits.
+///
+/// # Errors
+/// If libtorch fails.
+pub fn stored_bits(model: &Model, compressor: Option<&Compressor>) -> Result<f64, TrainError> {
+    let Some(compressor) = compressor else { return Ok(32.0) };
+    let rows = super::session::site_rows(model, Some(compressor))?;
+    let (mut bits, mut values) = (0.0, 0.0);
+    for tensor in &model.stored {
+        let per_value = tensor.site.map_or(32.0, |site| rows[site].bits_per_value);
+        bits += per_value * tensor.values() as f64;
+        values += tensor.values() as f64;
+    }
+    Ok(if values > 0.0 { bits / values } else { 32.0 })
+}

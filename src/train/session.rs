@@ -1,0 +1,132 @@
+//! What the stages of a run share.
+
+use std::time::Instant;
+
+use tch::Device;
+
+use super::error::TrainError;
+use super::evaluate::{Evaluation, evaluate};
+use super::feed::Feed;
+use crate::compress::compressor::Compressor;
+use crate::libtorch::{Network, cuda_devices};
+use crate::model::Model;
+use crate::recipe::{self, Recipe};
+use crate::report::{Event, GroupRow, Sink, SiteRow};
+
+/// A run in progress.
+pub struct Session<'a> {
+    /// The recipe.
+    pub recipe: &'a Recipe,
+    /// The network in training.
+    pub model: Model,
+    /// The float network that distillation follows; there from the search on.
+    pub teacher: Option<Network>,
+    /// The codecs; there from the calibration on.
+    pub compressor: Option<Compressor>,
+    /// The data.
+    pub feed: Feed,
+    /// The device that the run computes on.
+    pub device: Device,
+    /// Where events go.
+    pub sink: &'a mut dyn Sink,
+    /// Optimizer steps since the run's start.
+    pub step: u64,
+    /// Training epochs begun since the run's start: each has its own order and augmentation.
+    pub epochs: u64,
+    /// Images that were trained on, and the seconds that it took.
+    pub trained: (u64, f64),
+}
+
+impl Session<'_> {
+    /// Evaluates and reports it.
+    ///
+    /// # Errors
+    /// If the network, the data or a sink fail.
+    pub fn evaluate(&mut self, stage: &str, with_entropy: bool) -> Result<Evaluation, TrainError> {
+        let sink = &mut *self.sink;
+        let mut last = Instant::now();
+        let found = evaluate(&mut self.model, self.compressor.as_ref(), &self.feed, with_entropy, |done, total| {
+            if last.elapsed().as_millis() > 200 {
+                last = Instant::now();
+                sink.event(&Event::Progress { stage: stage.to_owned(), done, total, what: "evaluating".to_owned() })?;
+            }
+            Ok(())
+        })?;
+        self.sink.event(&Event::Evaluated {
+            step: self.step,
+            stage: stage.to_owned(),
+            top1: found.top1,
+            loss: found.loss,
+            images: found.images,
+            bits: self.compressor.as_ref().map(Compressor::bits_per_value).transpose()?,
+        })?;
+        Ok(found)
+    }
+
+    /// The device that the run computes on.
+    pub fn model_device(&self) -> Device {
+        self.device
+    }
+
+    /// Reports how far a pass without optimizer steps is.
+    ///
+    /// # Errors
+    /// If a sink fails.
+    pub fn progress(&mut self, stage: &str, done: usize, total: usize, what: &str) -> Result<(), TrainError> {
+        let (done, total) = (done as u64, total as u64);
+        self.sink.event(&Event::Progress { stage: stage.to_owned(), done, total, what: what.to_owned() })?;
+        Ok(())
+    }
+
+    /// All sites as they stand, in the network's order.
+    ///
+    /// # Errors
+    /// If libtorch fails.
+    pub fn site_rows(&self) -> Result<Vec<SiteRow>, TrainError> {
+        site_rows(&self.model, self.compressor.as_ref())
+    }
+}
+
+/// All sites of a network, those without a codec as uncompressed.
+///
+/// # Errors
+/// If libtorch fails.
+pub fn site_rows(model: &Model, compressor: Option<&Compressor>) -> Result<Vec<SiteRow>, TrainError> {
+    let Some(compressor) = compressor else { return Ok(Vec::new()) };
+    let now = compressor.groups_now()?;
+    let rows = model.sites.iter().map(|site| {
+        let codec = compressor.codecs.iter().position(|c| c.site.index == site.index);
+        let groups: Vec<GroupRow> = codec
+            .map(|index| &now[index])
+            .into_iter()
+            .flatten()
+            .map(|g| GroupRow { channels: g.channels, bits: g.bits, step: g.step, range: g.range })
+            .collect();
+        let transform = codec.map_or("none", |index| compressor.codecs[index].transform_name());
+        let mut row = SiteRow {
+            name: site.name.clone(),
+            shape: site.shape.clone(),
+            values: site.values() as u64,
+            transform: transform.to_owned(),
+            groups,
+            bits_per_value: 0.0,
+        };
+        row.bits_per_value = row.stored_bits() / row.values as f64;
+        row
+    });
+    Ok(rows.collect())
+}
+
+/// The device that a recipe means on this machine.
+///
+/// # Errors
+/// [`TrainError::NoDevice`] if it isn't there.
+pub fn resolve_device(device: recipe::Device) -> Result<Device, TrainError> {
+    let found = cuda_devices();
+    match device {
+        recipe::Device::Cpu => Ok(Device::Cpu),
+        recipe::Device::Auto => Ok(if found > 0 { Device::Cuda(0) } else { Device::Cpu }),
+        recipe::Device::Cuda(index) if index < found => Ok(Device::Cuda(index)),
+        recipe::Device::Cuda(_) => Err(TrainError::NoDevice { asked: device.to_string(), found }),
+    }
+}
