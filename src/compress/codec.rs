@@ -168,11 +168,8 @@ impl SiteCodec {
 
     fn inverse(&self, z: &Tensor, x: &Tensor) -> Result<Tensor, LibtorchError> {
         let Some((_, _, inverse, mean)) = &self.prepared.matrices else { return Ok(z.shallow_clone()) };
-        let reconstructed = if self.kept() == 0 {
-            x.f_zeros_like()?.f_add(&mean.f_unsqueeze(1)?)?
-        } else {
-            product(z, inverse, mean)?
-        };
+        let reconstructed =
+            if self.kept() == 0 { x.f_zeros_like()?.f_add(&mean.f_unsqueeze(1)?)? } else { product(z, inverse, mean)? };
         match (self.position(), self.site.lower_bound) {
             (Position::After, Some(least)) => Ok(reconstructed.f_clamp_min(least)?),
             _ => Ok(reconstructed),

@@ -460,11 +460,8 @@ impl Compressor {
             }
             let c = channels as i64;
             let mean = find(format!("codec.{}.mean", saved.name), &[c])?;
-            let unknown = |key, value: &str| RestoreError::UnknownWord {
-                site: saved.name.clone(),
-                key,
-                value: value.to_owned(),
-            };
+            let unknown =
+                |key, value: &str| RestoreError::UnknownWord { site: saved.name.clone(), key, value: value.to_owned() };
             let position = match saved.placement.as_str() {
                 "before" => Position::Before,
                 "after" => Position::After,
@@ -483,7 +480,9 @@ impl Compressor {
         let bits: Vec<u32> = planned.iter().flat_map(|p| p.groups.iter().map(|g| g.bits)).collect();
         let count = bits.len() as i64;
         let mut compressor = Self::new(model, planned, device)?;
-        for (name, leaf) in [("codec.log_step", &mut compressor.log_step), ("codec.log_range", &mut compressor.log_range)] {
+        for (name, leaf) in
+            [("codec.log_step", &mut compressor.log_step), ("codec.log_range", &mut compressor.log_range)]
+        {
             let saved = find(name.to_owned(), &[count])?;
             no_grad(|| leaf.f_copy_(&saved)).map_err(LibtorchError::from)?;
         }

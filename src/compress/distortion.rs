@@ -131,9 +131,9 @@ pub(super) mod samples {
             let (u, v): (f64, f64) = (random.random::<f64>().max(1e-12), random.random());
             (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
         };
-        let samples = deviations.iter().map(|d| {
-            (0..count).map(|_| if signed { normal() * d } else { (normal() * d).max(0.0) } as f32).collect()
-        });
+        let samples = deviations
+            .iter()
+            .map(|d| (0..count).map(|_| if signed { normal() * d } else { (normal() * d).max(0.0) } as f32).collect());
         Coefficients { signed, samples: samples.collect(), sensitivity: sensitivity.to_vec() }
     }
 }

@@ -24,8 +24,11 @@ pub(super) type Visit =
 
 unsafe extern "C" {
     pub(super) fn dimbit_network_load(path: *const c_char, out: *mut *mut CNetwork, error: *mut *mut c_char) -> c_int;
-    pub(super) fn dimbit_network_copy(network: *const CNetwork, out: *mut *mut CNetwork, error: *mut *mut c_char)
-    -> c_int;
+    pub(super) fn dimbit_network_copy(
+        network: *const CNetwork,
+        out: *mut *mut CNetwork,
+        error: *mut *mut c_char,
+    ) -> c_int;
     pub(super) fn dimbit_network_free(network: *mut CNetwork);
     pub(super) fn dimbit_network_save(network: *const CNetwork, path: *const c_char, error: *mut *mut c_char) -> c_int;
     pub(super) fn dimbit_network_survey(

@@ -127,7 +127,13 @@ impl Network {
             |reason: String, help| LibtorchError::NotANetwork { path: path.to_path_buf(), reason, help };
         let mut magic = [0_u8; 4];
         let read = File::open(path)
-            .and_then(|mut file| if path.is_dir() { Err(std::io::ErrorKind::IsADirectory.into()) } else { read_some(&mut file, &mut magic) })
+            .and_then(|mut file| {
+                if path.is_dir() {
+                    Err(std::io::ErrorKind::IsADirectory.into())
+                } else {
+                    read_some(&mut file, &mut magic)
+                }
+            })
             .map_err(|source| LibtorchError::Unreadable { path: path.to_path_buf(), source })?;
         if read < magic.len() || &magic != b"PK\x03\x04" {
             return Err(not_a_network("it isn't a TorchScript archive (no zip signature)".into(), EXPORT_HELP));
@@ -165,7 +171,8 @@ impl Network {
     }
 
     fn from_handle(handle: *mut CNetwork) -> Result<Self, LibtorchError> {
-        let mut network = Self { handle, survey: Survey { sites: vec![], computes: vec![], stored: vec![], norm_is_baked: false } };
+        let mut network =
+            Self { handle, survey: Survey { sites: vec![], computes: vec![], stored: vec![], norm_is_baked: false } };
         let mut text = std::ptr::null_mut();
         // SAFETY: the handle is live; the text is taken over below.
         call(|error| unsafe { ffi::dimbit_network_survey(network.handle, &mut text, error) })
@@ -200,7 +207,12 @@ impl Network {
     /// # Errors
     /// If libtorch can't enumerate them.
     pub fn tensors(&self) -> Result<Vec<NamedTensor>, LibtorchError> {
-        unsafe extern "C" fn visit(context: *mut c_void, name: *const c_char, is_parameter: c_int, tensor: *mut C_tensor) {
+        unsafe extern "C" fn visit(
+            context: *mut c_void,
+            name: *const c_char,
+            is_parameter: c_int,
+            tensor: *mut C_tensor,
+        ) {
             // SAFETY: `context` is the vector below, `name` a C string, `tensor` handed over to us.
             unsafe {
                 let list = &mut *context.cast::<Vec<NamedTensor>>();

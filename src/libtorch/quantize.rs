@@ -16,19 +16,17 @@ use super::ffi::{self, call};
 ///
 /// # Errors
 /// If the shapes don't fit, or on any failure of libtorch.
-pub fn quantize(z: &Tensor, step: &Tensor, range: &Tensor, offset: &Tensor, signed: bool) -> Result<Tensor, LibtorchError> {
+pub fn quantize(
+    z: &Tensor,
+    step: &Tensor,
+    range: &Tensor,
+    offset: &Tensor,
+    signed: bool,
+) -> Result<Tensor, LibtorchError> {
     let mut out = std::ptr::null_mut();
     // SAFETY: all tensors are live; the result is handed over.
     call(|error| unsafe {
-        ffi::dimbit_quantize(
-            z.as_ptr(),
-            step.as_ptr(),
-            range.as_ptr(),
-            offset.as_ptr(),
-            signed.into(),
-            &mut out,
-            error,
-        )
+        ffi::dimbit_quantize(z.as_ptr(), step.as_ptr(), range.as_ptr(), offset.as_ptr(), signed.into(), &mut out, error)
     })
     .map_err(|reason| LibtorchError::Call { what: "quantize", reason })?;
     // SAFETY: set on success, owned by us.

@@ -67,12 +67,7 @@ impl Console {
     }
 
     fn new(screen: Screen, verbosity: Verbosity) -> Console {
-        Console {
-            screen,
-            verbosity,
-            stage: Stage::default(),
-            warned: HashSet::new(),
-        }
+        Console { screen, verbosity, stage: Stage::default(), warned: HashSet::new() }
     }
 
     /// Writes a line under the stage's name.
@@ -101,14 +96,7 @@ impl Console {
     }
 
     /// Moves the line on a terminal; elsewhere writes one if a further tenth is reached.
-    fn advance(
-        &mut self,
-        what: &str,
-        done: u64,
-        total: u64,
-        (left, further): (Option<f64>, bool),
-        text: String,
-    ) {
+    fn advance(&mut self, what: &str, done: u64, total: u64, (left, further): (Option<f64>, bool), text: String) {
         let moves = self.screen.moves();
         if !moves && !further {
             return;
@@ -137,36 +125,17 @@ impl Console {
                 let name = self.screen.paint(Paint::Bold, name);
                 self.screen.line(&format!("{name}: {text}"));
             }
-            Event::StageStarted {
-                stage,
-                index,
-                stages,
-                steps,
-                ..
-            } => {
+            Event::StageStarted { stage, index, stages, steps, .. } => {
                 self.screen.clear();
-                self.stage = Stage {
-                    name: stage.clone(),
-                    place: Some((*index, *stages)),
-                    steps: *steps,
-                    ..Stage::default()
-                };
+                self.stage =
+                    Stage { name: stage.clone(), place: Some((*index, *stages)), steps: *steps, ..Stage::default() };
                 // On a terminal the moving line says as much.
                 if !self.screen.moves() && !text.is_empty() {
                     self.stage_line(&text);
                 }
             }
-            Event::Step {
-                stage_step,
-                stage_steps,
-                ..
-            } => self.step(*stage_step, *stage_steps, text),
-            Event::Progress {
-                stage,
-                done,
-                total,
-                what,
-            } => {
+            Event::Step { stage_step, stage_steps, .. } => self.step(*stage_step, *stage_steps, text),
+            Event::Progress { stage, done, total, what } => {
                 self.stage.name_if_outside(stage);
                 self.pass(what, *done, *total);
             }
@@ -182,11 +151,7 @@ impl Console {
             }
             Event::Finished { summary } => {
                 self.screen.clear();
-                let code = if summary.status == Status::Complete {
-                    Paint::Green
-                } else {
-                    Paint::Red
-                };
+                let code = if summary.status == Status::Complete { Paint::Green } else { Paint::Red };
                 let status = self.screen.paint(code, summary.status.words());
                 self.screen.line(&format!("{status}: {text}"));
             }
@@ -263,18 +228,11 @@ mod tests {
     }
 
     fn warning(message: &str) -> Event {
-        Event::Warning {
-            message: message.to_owned(),
-        }
+        Event::Warning { message: message.to_owned() }
     }
 
     fn progress(done: u64, total: u64) -> Event {
-        Event::Progress {
-            stage: "search".to_owned(),
-            done,
-            total,
-            what: "measuring".to_owned(),
-        }
+        Event::Progress { stage: "search".to_owned(), done, total, what: "measuring".to_owned() }
     }
 
     fn evaluated() -> Event {
@@ -290,13 +248,8 @@ mod tests {
 
     fn ended() -> [Event; 2] {
         [
-            Event::StageEnded {
-                stage: "search".to_owned(),
-                seconds: 130.0,
-            },
-            Event::Finished {
-                summary: Box::new(summary()),
-            },
+            Event::StageEnded { stage: "search".to_owned(), seconds: 130.0 },
+            Event::Finished { summary: Box::new(summary()) },
         ]
     }
 
@@ -315,20 +268,9 @@ mod tests {
         };
         let calibrated = Event::Calibrated {
             images: 4096,
-            sites: vec![site(
-                "relu",
-                &[64, 2, 2],
-                "pca",
-                vec![group(32, 4), group(32, 0)],
-            )],
+            sites: vec![site("relu", &[64, 2, 2], "pca", vec![group(32, 4), group(32, 0)])],
         };
-        let mut events = vec![
-            started,
-            stage_started(1200),
-            calibrated,
-            step(1, 1200, 0.5),
-            evaluated(),
-        ];
+        let mut events = vec![started, stage_started(1200), calibrated, step(1, 1200, 0.5), evaluated()];
         events.extend(ended());
         let expected = "\
 demo: mode joint, device cpu, seed 7
@@ -371,17 +313,12 @@ complete: top-1 92.60 % (float 93.10 %) at 1.88 bits/value in 7 min 11 s
     #[test]
     fn a_terminal_keeps_the_results_and_moves_one_line() {
         let paper = Paper::default();
-        let mut console = Console::new(
-            Screen::new(Box::new(paper.clone()), Some(ProgressDrawTarget::hidden)),
-            Verbosity::Normal,
-        );
+        let mut console =
+            Console::new(Screen::new(Box::new(paper.clone()), Some(ProgressDrawTarget::hidden)), Verbosity::Normal);
         show(&mut console, &[stage_started(1200), step(600, 1200, 0.5)]);
         let bar = console.screen.bar().unwrap();
         assert_eq!(bar.prefix(), "[2/4] search");
-        assert_eq!(
-            bar.message(),
-            "step 600/1,200  loss 0.7500  top-1 87.21 %  bits 4.32/4.50  1,812 images/s"
-        );
+        assert_eq!(bar.message(), "step 600/1,200  loss 0.7500  top-1 87.21 %  bits 4.32/4.50  1,812 images/s");
         // An evaluation in between borrows the line.
         show(&mut console, &[progress(3, 50)]);
         assert_eq!(bar.message(), "measuring 3/50");
@@ -395,12 +332,7 @@ complete: top-1 92.60 % (float 93.10 %) at 1.88 bits/value in 7 min 11 s
 
     #[test]
     fn plain_lines_have_no_colours() {
-        let mut events = vec![
-            stage_started(10),
-            step(1, 10, f64::NAN),
-            evaluated(),
-            warning("x"),
-        ];
+        let mut events = vec![stage_started(10), step(1, 10, f64::NAN), evaluated(), warning("x")];
         events.extend(ended());
         let text = shown(false, Verbosity::Normal, &events);
         assert!(!text.contains('\x1b'));
@@ -409,16 +341,7 @@ complete: top-1 92.60 % (float 93.10 %) at 1.88 bits/value in 7 min 11 s
 
     #[test]
     fn warnings_are_shown_once_each_even_when_quiet() {
-        let events = [
-            warning("a"),
-            stage_started(10),
-            warning("b"),
-            warning("a"),
-            evaluated(),
-        ];
-        assert_eq!(
-            shown(false, Verbosity::Quiet, &events),
-            "warning: a\nwarning: b\n"
-        );
+        let events = [warning("a"), stage_started(10), warning("b"), warning("a"), evaluated()];
+        assert_eq!(shown(false, Verbosity::Quiet, &events), "warning: a\nwarning: b\n");
     }
 }

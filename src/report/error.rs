@@ -44,17 +44,11 @@ pub enum ReportError {
 impl ReportError {
     /// For `map_err`: a failed write of `path`.
     pub(super) fn write(path: &Path) -> impl Fn(io::Error) -> ReportError + '_ {
-        move |source| ReportError::Write {
-            path: path.to_path_buf(),
-            source,
-        }
+        move |source| ReportError::Write { path: path.to_path_buf(), source }
     }
 
     /// For `map_err`: a failed read of `path`.
     pub(super) fn read(path: &Path) -> impl Fn(io::Error) -> ReportError + '_ {
-        move |source| ReportError::Read {
-            path: path.to_path_buf(),
-            source,
-        }
+        move |source| ReportError::Read { path: path.to_path_buf(), source }
     }
 }

@@ -176,23 +176,14 @@ impl SiteRow {
         if channels == 0 {
             return self.values as f64 * super::summary::FLOAT_BITS;
         }
-        let bits: f64 = self
-            .groups
-            .iter()
-            .map(|group| group.channels as f64 * f64::from(group.bits))
-            .sum();
+        let bits: f64 = self.groups.iter().map(|group| group.channels as f64 * f64::from(group.bits)).sum();
         self.values as f64 / channels as f64 * bits
     }
 
     /// Values of one image whose group is dropped (0 bits).
     pub fn dropped_values(&self) -> f64 {
         let channels: usize = self.groups.iter().map(|group| group.channels).sum();
-        let dropped: usize = self
-            .groups
-            .iter()
-            .filter(|group| group.bits == 0)
-            .map(|group| group.channels)
-            .sum();
+        let dropped: usize = self.groups.iter().filter(|group| group.bits == 0).map(|group| group.channels).sum();
         if channels == 0 {
             return 0.0;
         }
@@ -228,12 +219,7 @@ pub(super) mod samples {
 
     /// A group with a plausible quantizer.
     pub fn group(channels: usize, bits: u32) -> GroupRow {
-        GroupRow {
-            channels,
-            bits,
-            step: 0.031,
-            range: 0.22,
-        }
+        GroupRow { channels, bits, step: 0.031, range: 0.22 }
     }
 
     /// A site whose `bits_per_value` agrees with its groups.
@@ -259,11 +245,7 @@ pub(super) mod samples {
             stage_step,
             stage_steps,
             epoch: 0.5,
-            loss: Losses {
-                task,
-                distillation: Some(0.25),
-                budget: None,
-            },
+            loss: Losses { task, distillation: Some(0.25), budget: None },
             top1: 87.214,
             learning_rate: 0.01,
             quantizer_learning_rate: Some(0.001),
@@ -276,13 +258,7 @@ pub(super) mod samples {
 
     /// The start of the stage `search`, the second of four.
     pub fn stage_started(steps: u64) -> Event {
-        Event::StageStarted {
-            stage: "search".to_owned(),
-            index: 1,
-            stages: 4,
-            epochs: 3.0,
-            steps,
-        }
+        Event::StageStarted { stage: "search".to_owned(), index: 1, stages: 4, epochs: 3.0, steps }
     }
 }
 
@@ -304,22 +280,13 @@ mod tests {
 
     #[test]
     fn the_total_loss_adds_the_parts_that_are_there() {
-        let loss = Losses {
-            task: 1.0,
-            distillation: None,
-            budget: Some(0.5),
-        };
+        let loss = Losses { task: 1.0, distillation: None, budget: Some(0.5) };
         assert_eq!(loss.total(), 1.5);
     }
 
     #[test]
     fn bits_are_divided_by_the_original_channels() {
-        let row = site(
-            "relu",
-            &[64, 2, 2],
-            "pca",
-            vec![group(16, 4), group(16, 2), group(32, 0)],
-        );
+        let row = site("relu", &[64, 2, 2], "pca", vec![group(16, 4), group(16, 2), group(32, 0)]);
         assert_eq!(row.stored_bits(), 4.0 * (16.0 * 4.0 + 16.0 * 2.0));
         assert_eq!(row.bits_per_value, 1.5);
         assert_eq!(row.dropped_values(), 128.0);

@@ -105,25 +105,15 @@ mod tests {
 
     #[test]
     fn clocks_are_short() {
-        for (seconds, text) in [
-            (0.2, "0:00"),
-            (59.7, "1:00"),
-            (431.0, "7:11"),
-            (7380.0, "2:03:00"),
-            (f64::NAN, "–"),
-        ] {
+        for (seconds, text) in [(0.2, "0:00"), (59.7, "1:00"), (431.0, "7:11"), (7380.0, "2:03:00"), (f64::NAN, "–")]
+        {
             assert_eq!(clock(seconds), text);
         }
     }
 
     #[test]
     fn rates_are_no_more_exact_than_they_are() {
-        for (per_second, text) in [
-            (0.44, "0.4"),
-            (9.96, "10"),
-            (1812.4, "1,812"),
-            (f64::NAN, "–"),
-        ] {
+        for (per_second, text) in [(0.44, "0.4"), (9.96, "10"), (1812.4, "1,812"), (f64::NAN, "–")] {
             assert_eq!(rate(per_second), text);
         }
     }

@@ -48,15 +48,9 @@ impl MetricsFile {
             .open(path)
             .map_err(ReportError::write(path))?;
         let mut content = Vec::new();
-        file.read_to_end(&mut content)
-            .map_err(ReportError::read(path))?;
-        let whole = content
-            .iter()
-            .rposition(|&byte| byte == b'\n')
-            .map_or(0, |end| end + 1);
-        file.set_len(whole as u64)
-            .and_then(|()| file.seek(SeekFrom::End(0)))
-            .map_err(ReportError::write(path))?;
+        file.read_to_end(&mut content).map_err(ReportError::read(path))?;
+        let whole = content.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+        file.set_len(whole as u64).and_then(|()| file.seek(SeekFrom::End(0))).map_err(ReportError::write(path))?;
         Ok(MetricsFile {
             path: path.to_path_buf(),
             file,
@@ -82,19 +76,11 @@ impl Sink for MetricsFile {
             return Ok(());
         }
         let seconds = self.before + self.started.elapsed().as_secs_f64();
-        let line = Line {
-            time: (seconds * 1e3).round() / 1e3,
-            event,
-        };
-        let mut text = serde_json::to_vec(&line).map_err(|error| ReportError::Write {
-            path: self.path.clone(),
-            source: error.into(),
-        })?;
+        let line = Line { time: (seconds * 1e3).round() / 1e3, event };
+        let mut text = serde_json::to_vec(&line)
+            .map_err(|error| ReportError::Write { path: self.path.clone(), source: error.into() })?;
         text.push(b'\n');
-        self.file
-            .write_all(&text)
-            .and_then(|()| self.file.flush())
-            .map_err(ReportError::write(&self.path))
+        self.file.write_all(&text).and_then(|()| self.file.flush()).map_err(ReportError::write(&self.path))
     }
 
     fn finish(&mut self) -> Result<(), ReportError> {
@@ -111,17 +97,11 @@ mod tests {
     use std::fs;
 
     fn lines(path: &Path) -> Vec<Value> {
-        fs::read_to_string(path)
-            .unwrap()
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect()
+        fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     fn warning(message: &str) -> Event {
-        Event::Warning {
-            message: message.to_owned(),
-        }
+        Event::Warning { message: message.to_owned() }
     }
 
     #[test]
@@ -129,12 +109,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
         let mut metrics = MetricsFile::open(&path).unwrap();
-        let progress = Event::Progress {
-            stage: "calibrate".to_owned(),
-            done: 1,
-            total: 2,
-            what: "measuring".to_owned(),
-        };
+        let progress =
+            Event::Progress { stage: "calibrate".to_owned(), done: 1, total: 2, what: "measuring".to_owned() };
         metrics.event(&step(3, 10, 0.5)).unwrap();
         metrics.event(&progress).unwrap();
         metrics.event(&warning("two\nlines")).unwrap();
@@ -145,9 +121,7 @@ mod tests {
         assert_eq!(read[0]["step"], 1003);
         assert!(read[0]["time"].as_f64().unwrap() >= 0.0);
         assert_eq!(read[1]["message"], "two\nlines");
-        let finished = Event::Finished {
-            summary: Box::new(summary()),
-        };
+        let finished = Event::Finished { summary: Box::new(summary()) };
         metrics.event(&finished).unwrap();
         metrics.finish().unwrap();
         assert_eq!(lines(&path)[2]["summary"]["mode"], "joint");
@@ -170,11 +144,7 @@ mod tests {
     fn a_resumed_run_goes_on_after_the_last_whole_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
-        fs::write(
-            &path,
-            "{\"time\":12.5,\"event\":\"warning\",\"message\":\"a\"}\n{\"time\":13.0,\"eve",
-        )
-        .unwrap();
+        fs::write(&path, "{\"time\":12.5,\"event\":\"warning\",\"message\":\"a\"}\n{\"time\":13.0,\"eve").unwrap();
         let mut metrics = MetricsFile::open(&path).unwrap();
         metrics.event(&warning("b")).unwrap();
         let read = lines(&path);

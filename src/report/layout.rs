@@ -29,11 +29,7 @@ enum Row {
 impl Grid {
     /// An empty table with as many columns as there are sides.
     pub(super) fn new(aligns: &[Align]) -> Grid {
-        Grid {
-            aligns: aligns.to_vec(),
-            rows: Vec::new(),
-            flexible: None,
-        }
+        Grid { aligns: aligns.to_vec(), rows: Vec::new(), flexible: None }
     }
 
     /// Lets the cells of a column be broken between words, so that the table is at most `width` characters wide.
@@ -44,8 +40,7 @@ impl Grid {
 
     /// Adds a row; cells that are missing at its end are empty.
     pub(super) fn row<T: Into<String>>(&mut self, cells: impl IntoIterator<Item = T>) {
-        self.rows
-            .push(Row::Cells(cells.into_iter().map(Into::into).collect()));
+        self.rows.push(Row::Cells(cells.into_iter().map(Into::into).collect()));
     }
 
     /// Adds a line across the table.
@@ -55,9 +50,7 @@ impl Grid {
 
     /// The table as lines, each ending in a newline, none in a blank.
     pub(super) fn render(&self) -> String {
-        let mut widths: Vec<usize> = (0..self.aligns.len())
-            .map(|column| self.width(column))
-            .collect();
+        let mut widths: Vec<usize> = (0..self.aligns.len()).map(|column| self.width(column)).collect();
         let gaps = GAP.len() * widths.len().saturating_sub(1);
         if let Some((column, width)) = self.flexible {
             let others = widths.iter().sum::<usize>() - widths[column] + gaps;

@@ -34,11 +34,7 @@ impl Screen {
 
     /// Any other surface; with a target, it is treated as a terminal.
     pub(super) fn new(out: Box<dyn Write>, target: Option<fn() -> ProgressDrawTarget>) -> Screen {
-        Screen {
-            out,
-            target,
-            bar: None,
-        }
+        Screen { out, target, bar: None }
     }
 
     /// Whether there is a line that moves.
@@ -66,11 +62,7 @@ impl Screen {
 
     /// Wraps a text into a colour or weight, where there are any.
     pub(super) fn paint(&self, paint: Paint, text: &str) -> String {
-        if self.moves() {
-            format!("\x1b[{}m{text}\x1b[0m", paint as u8)
-        } else {
-            text.to_owned()
-        }
+        if self.moves() { format!("\x1b[{}m{text}\x1b[0m", paint as u8) } else { text.to_owned() }
     }
 
     /// Sets the moving line, if there is one: a label, and a text that is cut where the terminal ends.
@@ -118,10 +110,7 @@ mod tests {
         let mut screen = Screen::new(Box::new(io::sink()), Some(ProgressDrawTarget::hidden));
         screen.follow("a", "b");
         let bar = screen.bar().unwrap();
-        assert_eq!(
-            (bar.prefix(), bar.message()),
-            ("a".to_owned(), "b".to_owned())
-        );
+        assert_eq!((bar.prefix(), bar.message()), ("a".to_owned(), "b".to_owned()));
         assert!(ProgressStyle::with_template(MOVING_LINE).is_ok());
         drop(screen);
         assert!(bar.is_finished());

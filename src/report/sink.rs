@@ -65,9 +65,7 @@ mod tests {
         fn note(&self, what: &str) -> Result<(), ReportError> {
             self.log.borrow_mut().push(format!("{} {what}", self.name));
             if self.fails {
-                return Err(ReportError::TensorBoardStopped {
-                    folder: PathBuf::from(self.name),
-                });
+                return Err(ReportError::TensorBoardStopped { folder: PathBuf::from(self.name) });
             }
             Ok(())
         }
@@ -85,25 +83,12 @@ mod tests {
     #[test]
     fn a_failing_sink_hides_nothing_from_the_others() {
         let log = Log::default();
-        let probe = |name, fails| -> Box<dyn Sink> {
-            Box::new(Probe {
-                name,
-                fails,
-                log: Rc::clone(&log),
-            })
-        };
+        let probe = |name, fails| -> Box<dyn Sink> { Box::new(Probe { name, fails, log: Rc::clone(&log) }) };
         let mut sinks = Sinks(vec![probe("a", false), probe("b", true), probe("c", true)]);
-        let event = Event::Warning {
-            message: "x".to_owned(),
-        };
+        let event = Event::Warning { message: "x".to_owned() };
         let error = sinks.event(&event).unwrap_err().to_string();
         assert!(error.contains("in b can"), "{error}");
         assert!(sinks.finish().is_err());
-        assert_eq!(
-            *log.borrow(),
-            [
-                "a event", "b event", "c event", "a finish", "b finish", "c finish"
-            ]
-        );
+        assert_eq!(*log.borrow(), ["a event", "b event", "c event", "a finish", "b finish", "c finish"]);
     }
 }

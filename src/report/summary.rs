@@ -104,10 +104,8 @@ impl Summary {
     /// # Errors
     /// [`ReportError::Write`].
     pub fn save(&self, path: &Path) -> Result<(), ReportError> {
-        let mut text = serde_json::to_vec_pretty(self).map_err(|error| ReportError::Write {
-            path: path.to_path_buf(),
-            source: error.into(),
-        })?;
+        let mut text = serde_json::to_vec_pretty(self)
+            .map_err(|error| ReportError::Write { path: path.to_path_buf(), source: error.into() })?;
         text.push(b'\n');
         write_atomically(path, &text)
     }
@@ -118,10 +116,7 @@ impl Summary {
     /// [`ReportError::Read`], or [`ReportError::NotASummary`] with the line and column.
     pub fn load(path: &Path) -> Result<Summary, ReportError> {
         let bytes = fs::read(path).map_err(ReportError::read(path))?;
-        serde_json::from_slice(&bytes).map_err(|source| ReportError::NotASummary {
-            path: path.to_path_buf(),
-            source,
-        })
+        serde_json::from_slice(&bytes).map_err(|source| ReportError::NotASummary { path: path.to_path_buf(), source })
     }
 }
 
@@ -145,9 +140,7 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), ReportError> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
 
     let failed = ReportError::write(path);
-    let name = path
-        .file_name()
-        .ok_or_else(|| failed(io::Error::from(io::ErrorKind::IsADirectory)))?;
+    let name = path.file_name().ok_or_else(|| failed(io::Error::from(io::ErrorKind::IsADirectory)))?;
     // Neither another process nor another thread may write under the same name.
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let mut temporary_name = std::ffi::OsString::from(".");
@@ -156,11 +149,7 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), ReportError> {
     let temporary = path.with_file_name(temporary_name);
 
     let written = (|| {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&temporary)?;
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&temporary, path)
@@ -170,9 +159,7 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), ReportError> {
         return Err(failed(error));
     }
     // The rename itself reaches the disk with its folder. Not every file system can do that, and the file is whole either way.
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     if let Ok(folder) = File::open(folder.unwrap_or(Path::new("."))) {
         let _ = folder.sync_all();
     }
@@ -189,18 +176,8 @@ pub(super) mod samples {
     /// A joint run of three sites.
     pub fn summary() -> Summary {
         let sites = vec![
-            site(
-                "relu",
-                &[64, 112, 112],
-                "pca",
-                vec![group(12, 4), group(20, 3), group(32, 0)],
-            ),
-            site(
-                "layer1.0.relu",
-                &[64, 56, 56],
-                "none",
-                vec![group(40, 3), group(24, 2)],
-            ),
+            site("relu", &[64, 112, 112], "pca", vec![group(12, 4), group(20, 3), group(32, 0)]),
+            site("layer1.0.relu", &[64, 56, 56], "none", vec![group(40, 3), group(24, 2)]),
             site("layer4.1.relu", &[512, 7, 7], "pca", vec![group(512, 2)]),
         ];
         let values = sites.iter().map(|site| site.values).sum();
@@ -267,12 +244,7 @@ mod tests {
     #[test]
     fn scripts_find_the_promised_names() {
         let json = serde_json::to_value(summary()).unwrap();
-        let names: Vec<&str> = json
-            .as_object()
-            .unwrap()
-            .keys()
-            .map(String::as_str)
-            .collect();
+        let names: Vec<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
         let promised = [
             "status",
             "mode",
@@ -292,10 +264,7 @@ mod tests {
         ];
         assert_eq!(names[..promised.len()], promised);
         assert_eq!(json["status"], "complete");
-        assert_eq!(
-            json["sites"][0]["groups"][0],
-            json!({ "channels": 12, "bits": 4, "step": 0.031, "range": 0.22 })
-        );
+        assert_eq!(json["sites"][0]["groups"][0], json!({ "channels": 12, "bits": 4, "step": 0.031, "range": 0.22 }));
         assert_eq!(json["sites"][0]["shape"], json!([64, 112, 112]));
         let float = serde_json::to_value(float_summary()).unwrap();
         assert!(float["target_bits"].is_null());
@@ -334,10 +303,7 @@ mod tests {
         let path = folder.path().join("summary.json");
         fs::write(&path, "{\n  \"status\": \"complete\",\n  \"mode\": 3\n}").unwrap();
         let error = Summary::load(&path).unwrap_err().to_string();
-        assert!(
-            error.contains("summary.json") && error.contains("line 3"),
-            "{error}"
-        );
+        assert!(error.contains("summary.json") && error.contains("line 3"), "{error}");
         let error = Summary::load(&folder.path().join("absent")).unwrap_err();
         assert!(matches!(error, ReportError::Read { .. }));
     }
@@ -348,10 +314,7 @@ mod tests {
         let path = folder.path().join("taken");
         fs::create_dir(&path).unwrap();
         fs::write(path.join("inside"), "old").unwrap();
-        assert!(matches!(
-            write_atomically(&path, b"new"),
-            Err(ReportError::Write { .. })
-        ));
+        assert!(matches!(write_atomically(&path, b"new"), Err(ReportError::Write { .. })));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         assert!(write_atomically(&folder.path().join("no/such/folder"), b"x").is_err());
         assert!(write_atomically(Path::new("/"), b"x").is_err());

@@ -44,14 +44,7 @@ fn sites(summary: &Summary) -> String {
     let stored = |site: &SiteRow| site.values as f64 * site.bits_per_value;
     let all_bits: f64 = summary.sites.iter().map(stored).sum();
     let mut grid = Grid::new(&[Left, Left, Left, Left, Right, Right]).breaking(3, WIDTH);
-    grid.row([
-        "site",
-        "shape",
-        "transform",
-        "groups",
-        "bits/value",
-        "share",
-    ]);
+    grid.row(["site", "shape", "transform", "groups", "bits/value", "share"]);
     grid.rule();
     for site in &summary.sites {
         grid.row([
@@ -78,8 +71,7 @@ fn sites(summary: &Summary) -> String {
 fn totals(summary: &Summary) -> String {
     let float = summary.sites.is_empty();
     let mut grid = Grid::new(&[Align::Left, Align::Right, Align::Left]);
-    let mut total =
-        |label: &str, number: String, note: String| grid.row([label.to_owned(), number, note]);
+    let mut total = |label: &str, number: String, note: String| grid.row([label.to_owned(), number, note]);
 
     total(
         "top-1",
@@ -112,54 +104,25 @@ fn totals(summary: &Summary) -> String {
             "every tensor that a fused kernel reads from memory".to_owned(),
         );
         if let Some(entropy) = summary.bits_per_value_entropy {
-            total(
-                "  entropy",
-                format!("{entropy:.2}"),
-                "Shannon entropy of the integer codes".to_owned(),
-            );
+            total("  entropy", format!("{entropy:.2}"), "Shannon entropy of the integer codes".to_owned());
         }
-        total(
-            "dropped",
-            percent(summary.dropped_fraction),
-            "of the values".to_owned(),
-        );
-        total(
-            "side information",
-            thousands(summary.side_information_bytes),
-            "bytes".to_owned(),
-        );
+        total("dropped", percent(summary.dropped_fraction), "of the values".to_owned());
+        total("side information", thousands(summary.side_information_bytes), "bytes".to_owned());
         total(
             "extra compute",
             format!("{:.1} %", summary.mac_overhead_percent),
-            format!(
-                "of the network's {} multiply-accumulates",
-                thousands(summary.macs)
-            ),
+            format!("of the network's {} multiply-accumulates", thousands(summary.macs)),
         );
     }
-    total(
-        "time",
-        duration(summary.seconds),
-        format!("{} images/s", rate(summary.images_per_second)),
-    );
-    let heading = format!(
-        "{} · {} · seed {}\n",
-        summary.mode,
-        summary.status.words(),
-        summary.seed
-    );
+    total("time", duration(summary.seconds), format!("{} images/s", rate(summary.images_per_second)));
+    let heading = format!("{} · {} · seed {}\n", summary.mode, summary.status.words(), summary.seed);
     heading + &grid.render()
 }
 
 /// The sites of a model for reading, with the network's totals.
 ///
 /// `total_values` and `macs` are per image. Plain text without colours, at most 110 columns with usual names; ends in a newline.
-pub fn inspect_table(
-    sites: &[InspectRow],
-    total_values: u64,
-    macs: u64,
-    parameters: u64,
-) -> String {
+pub fn inspect_table(sites: &[InspectRow], total_values: u64, macs: u64, parameters: u64) -> String {
     use Align::{Left, Right};
 
     let mut grid = Grid::new(&[Left, Left, Left, Right, Right]);
@@ -191,10 +154,7 @@ pub fn inspect_table(
 
 /// The groups as words: channels × bits each.
 fn groups(groups: &[GroupRow]) -> String {
-    let groups: Vec<String> = groups
-        .iter()
-        .map(|group| format!("{}×{}b", group.channels, group.bits))
-        .collect();
+    let groups: Vec<String> = groups.iter().map(|group| format!("{}×{}b", group.channels, group.bits)).collect();
     groups.join(" ")
 }
 
@@ -255,12 +215,7 @@ time            7 min 11 s  812 images/s
     fn many_groups_are_broken_and_stay_within_the_width() {
         let mut summary = summary();
         let groups: Vec<GroupRow> = (0..24).map(|bits| group(40, bits % 9)).collect();
-        summary.sites.push(site(
-            "features.17.conv.1.2",
-            &[960, 14, 14],
-            "pca-block",
-            groups,
-        ));
+        summary.sites.push(site("features.17.conv.1.2", &[960, 14, 14], "pca-block", groups));
         let text = final_table(&summary);
         assert!(widest(&text) <= WIDTH, "{text}");
         assert_eq!(text.matches("40×").count(), 25);
@@ -287,10 +242,7 @@ time            7 min 11 s  812 images/s
             values: shape.iter().product::<i64>() as u64,
             share,
         };
-        let rows = [
-            row("relu", &[64, 112, 112], 0.8),
-            row("layer1.0.relu", &[64, 56, 56], 0.2),
-        ];
+        let rows = [row("relu", &[64, 112, 112], 0.8), row("layer1.0.relu", &[64, 56, 56], 0.2)];
         let expected = "\
 site           kind  shape          values    share
 ───────────────────────────────────────────────────
@@ -302,9 +254,6 @@ layer1.0.relu  relu  64x56x56      200,704   20.0 %
 multiply-accumulates  1,814,073,344
 parameters               11,689,512
 ";
-        assert_eq!(
-            inspect_table(&rows, 1_003_520, 1_814_073_344, 11_689_512),
-            expected
-        );
+        assert_eq!(inspect_table(&rows, 1_003_520, 1_814_073_344, 11_689_512), expected);
     }
 }

@@ -38,19 +38,11 @@ impl TensorBoard {
         fs::create_dir_all(folder).map_err(ReportError::write(folder))?;
         // The writer panics where it can't create its file, so whether files can be created here is found out before.
         let probe = folder.join(format!(".probe-{}", process::id()));
-        File::create(&probe)
-            .and_then(|_| fs::remove_file(&probe))
-            .map_err(ReportError::write(folder))?;
+        File::create(&probe).and_then(|_| fs::remove_file(&probe)).map_err(ReportError::write(folder))?;
         silence_the_writer();
-        let writer = catch_unwind(|| SummaryWriter::new(folder)).map_err(|_| {
-            ReportError::TensorBoardStopped {
-                folder: folder.to_path_buf(),
-            }
-        })?;
-        Ok(TensorBoard {
-            folder: folder.to_path_buf(),
-            writer: Some(writer),
-        })
+        let writer = catch_unwind(|| SummaryWriter::new(folder))
+            .map_err(|_| ReportError::TensorBoardStopped { folder: folder.to_path_buf() })?;
+        Ok(TensorBoard { folder: folder.to_path_buf(), writer: Some(writer) })
     }
 
     /// Hands over the values that are there. The writer's thread ends at its first failed write, and the writer then panics at the
@@ -82,9 +74,7 @@ impl TensorBoard {
     }
 
     fn stopped(&self) -> ReportError {
-        ReportError::TensorBoardStopped {
-            folder: self.folder.clone(),
-        }
+        ReportError::TensorBoardStopped { folder: self.folder.clone() }
     }
 }
 
@@ -132,26 +122,14 @@ impl Sink for TensorBoard {
                 ],
             ),
             Event::Widths { step, sites } => {
-                let tags: Vec<String> = sites
-                    .iter()
-                    .map(|site| format!("bits/site/{}", site.name))
-                    .collect();
-                let scalars: Vec<(&str, Option<f64>)> = tags
-                    .iter()
-                    .zip(sites)
-                    .map(|(tag, site)| (tag.as_str(), Some(site.bits_per_value)))
-                    .collect();
+                let tags: Vec<String> = sites.iter().map(|site| format!("bits/site/{}", site.name)).collect();
+                let scalars: Vec<(&str, Option<f64>)> =
+                    tags.iter().zip(sites).map(|(tag, site)| (tag.as_str(), Some(site.bits_per_value))).collect();
                 self.scalars(*step, &scalars)
             }
-            Event::Evaluated {
-                step, top1, loss, ..
-            } => self.scalars(
-                *step,
-                &[
-                    ("validation/top1", Some(*top1)),
-                    ("validation/loss", Some(*loss)),
-                ],
-            ),
+            Event::Evaluated { step, top1, loss, .. } => {
+                self.scalars(*step, &[("validation/top1", Some(*top1)), ("validation/loss", Some(*loss))])
+            }
             _ => Ok(()),
         }
     }
@@ -194,9 +172,7 @@ mod tests {
     /// CRC-32C bit by bit, so that the writer's own table isn't taken on trust.
     fn masked_crc32c(data: &[u8]) -> u32 {
         let crc = !data.iter().fold(!0u32, |crc, &byte| {
-            (0..8).fold(crc ^ u32::from(byte), |crc, _| {
-                (crc >> 1) ^ if crc & 1 == 1 { 0x82f6_3b78 } else { 0 }
-            })
+            (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ if crc & 1 == 1 { 0x82f6_3b78 } else { 0 })
         });
         crc.rotate_right(15).wrapping_add(0xa282_ead8)
     }
@@ -206,8 +182,7 @@ mod tests {
     fn scalar(record: &[u8]) -> Option<(u64, String, f32)> {
         let summary = field(record, 5)?;
         let value = field(&summary, 1)?;
-        let step =
-            field(record, 2).map_or(0, |bytes| u64::from_le_bytes(bytes.try_into().unwrap()));
+        let step = field(record, 2).map_or(0, |bytes| u64::from_le_bytes(bytes.try_into().unwrap()));
         let tag = String::from_utf8(field(&value, 1)?).unwrap();
         let number = f32::from_le_bytes(field(&value, 2)?.try_into().unwrap());
         Some((step, tag, number))
@@ -252,18 +227,12 @@ mod tests {
     }
 
     fn scalars(folder: &Path) -> Vec<(u64, String, f32)> {
-        let files: Vec<PathBuf> = fs::read_dir(folder)
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .collect();
+        let files: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
         assert_eq!(files.len(), 1, "{files:?}");
         let bytes = fs::read(&files[0]).unwrap();
         let records = records(&bytes);
         assert_eq!(field(records[0], 3).unwrap(), b"brain.Event:2");
-        records[1..]
-            .iter()
-            .map(|record| scalar(record).unwrap())
-            .collect()
+        records[1..].iter().map(|record| scalar(record).unwrap()).collect()
     }
 
     #[test]
@@ -274,10 +243,7 @@ mod tests {
         board.event(&stage_started(300)).unwrap();
         board.event(&step(200, 300, 0.5)).unwrap();
         board
-            .event(&Event::Widths {
-                step: 1250,
-                sites: vec![site("layer1.0.relu", &[4], "none", vec![group(4, 3)])],
-            })
+            .event(&Event::Widths { step: 1250, sites: vec![site("layer1.0.relu", &[4], "none", vec![group(4, 3)])] })
             .unwrap();
         board
             .event(&Event::Evaluated {
@@ -292,10 +258,7 @@ mod tests {
         board.finish().unwrap();
 
         let read = scalars(&folder);
-        let tags: Vec<(u64, &str)> = read
-            .iter()
-            .map(|(step, tag, _)| (*step, tag.as_str()))
-            .collect();
+        let tags: Vec<(u64, &str)> = read.iter().map(|(step, tag, _)| (*step, tag.as_str())).collect();
         assert_eq!(
             tags,
             [
@@ -352,9 +315,6 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut board = TensorBoard::open(folder.path()).unwrap();
         board.finish().unwrap();
-        assert!(matches!(
-            board.event(&step(1, 2, 0.5)),
-            Err(ReportError::TensorBoardStopped { .. })
-        ));
+        assert!(matches!(board.event(&step(1, 2, 0.5)), Err(ReportError::TensorBoardStopped { .. })));
     }
 }

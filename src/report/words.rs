@@ -9,17 +9,7 @@ use super::{Event, Losses, SiteRow, Summary};
 /// [`Event::Step`] gives the text beside its count.
 pub(super) fn text(event: &Event) -> Option<String> {
     let text = match event {
-        Event::RunStarted {
-            mode,
-            device,
-            seed,
-            model,
-            sites,
-            values,
-            parameters,
-            macs,
-            ..
-        } => format!(
+        Event::RunStarted { mode, device, seed, model, sites, values, parameters, macs, .. } => format!(
             "mode {mode}, device {device}, seed {seed}\n\
              {model}: {}, {} values an image, {} parameters, {} multiply-accumulates",
             count(*sites, "site"),
@@ -30,22 +20,11 @@ pub(super) fn text(event: &Event) -> Option<String> {
         Event::StageStarted { epochs, steps, .. } if *steps > 0 => {
             format!("{} steps, {epochs} epochs", thousands(*steps))
         }
-        Event::Step {
-            loss,
-            top1,
-            bits,
-            budget_bits,
-            images_per_second,
-            ..
-        } => step(loss, *top1, *bits, *budget_bits, *images_per_second),
+        Event::Step { loss, top1, bits, budget_bits, images_per_second, .. } => {
+            step(loss, *top1, *bits, *budget_bits, *images_per_second)
+        }
         Event::Calibrated { images, sites } => calibrated(*images, sites),
-        Event::Evaluated {
-            top1,
-            loss,
-            images,
-            bits,
-            ..
-        } => {
+        Event::Evaluated { top1, loss, images, bits, .. } => {
             let bits = bits.map_or(String::new(), |bits| format!("  {bits:.2} bits/value"));
             let images = count(*images, "image");
             format!("top-1 {top1:.2} %  loss {loss:.4}{bits}  ({images})")
@@ -58,23 +37,13 @@ pub(super) fn text(event: &Event) -> Option<String> {
     Some(text)
 }
 
-fn step(
-    loss: &Losses,
-    top1: f64,
-    bits: Option<f64>,
-    budget_bits: Option<f64>,
-    images_per_second: f64,
-) -> String {
+fn step(loss: &Losses, top1: f64, bits: Option<f64>, budget_bits: Option<f64>, images_per_second: f64) -> String {
     let bits = match (bits, budget_bits) {
         (Some(bits), Some(budget)) => format!("  bits {bits:.2}/{budget:.2}"),
         (Some(bits), None) => format!("  bits {bits:.2}"),
         (None, _) => String::new(),
     };
-    format!(
-        "loss {:.4}  top-1 {top1:.2} %{bits}  {} images/s",
-        loss.total(),
-        rate(images_per_second)
-    )
+    format!("loss {:.4}  top-1 {top1:.2} %{bits}  {} images/s", loss.total(), rate(images_per_second))
 }
 
 fn calibrated(images: usize, sites: &[SiteRow]) -> String {
@@ -105,20 +74,14 @@ mod tests {
     use super::*;
 
     fn losses(budget: Option<f64>) -> Losses {
-        Losses {
-            task: 0.5,
-            distillation: None,
-            budget,
-        }
+        Losses { task: 0.5, distillation: None, budget }
     }
 
     #[test]
     fn bits_stand_beside_their_budget_where_there_is_one() {
-        for (bits, budget, part) in [
-            (Some(4.0), Some(4.5), "  bits 4.00/4.50"),
-            (Some(4.0), None, "  bits 4.00"),
-            (None, None, ""),
-        ] {
+        for (bits, budget, part) in
+            [(Some(4.0), Some(4.5), "  bits 4.00/4.50"), (Some(4.0), None, "  bits 4.00"), (None, None, "")]
+        {
             let expected = format!("loss 0.5000  top-1 90.00 %{part}  812 images/s");
             assert_eq!(step(&losses(None), 90.0, bits, budget, 812.0), expected);
         }

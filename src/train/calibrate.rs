@@ -21,6 +21,9 @@ use crate::model::Site;
 use crate::recipe::{self, CalibrateStage, Placement, SearchStage};
 use crate::report::Event;
 
+/// The fractional part of the golden ratio.
+const GOLDEN: f64 = 0.618_033_988_749_894_9;
+
 /// Samples of each coefficient that distortions are measured on.
 const SAMPLES: usize = 1024;
 
@@ -55,9 +58,7 @@ pub fn calibrate(session: &mut Session<'_>, stage: &CalibrateStage, search: &Sea
     for (index, (site, (pca, signed, groups))) in sites.into_iter().zip(planned).enumerate() {
         let float = |t: &Tensor| t.f_to_kind(Kind::Float);
         let transform = match &bases[index] {
-            Some(basis) if pca => {
-                Transform::Pca { basis: float(&basis.vectors)?, mean: float(&basis.mean)?, position }
-            }
+            Some(basis) if pca => Transform::Pca { basis: float(&basis.vectors)?, mean: float(&basis.mean)?, position },
             _ => Transform::None { mean: float(&means[index])? },
         };
         with_transform.push(PlannedSite { site, transform, signed, groups });
@@ -136,9 +137,11 @@ impl Gathered {
         });
         let columns = values.size()[1];
         self.count += columns as f64;
-        // Evenly spread columns: positions and images mix, and nothing is random.
+        // Multiples of the golden ratio spread evenly over images and over positions: a fixed stride would meet the same
+        // few positions in every image.
         let wanted = wanted.min(columns).max(1);
-        let picks: Vec<i64> = (0..wanted).map(|i| i * columns / wanted).collect();
+        let pick = |i: i64| ((i as f64 * GOLDEN).fract() * columns as f64) as i64;
+        let picks: Vec<i64> = (0..wanted).map(|i| pick(i).min(columns - 1)).collect();
         self.samples.push(values.f_index_select(1, &Tensor::from_slice(&picks).f_to_device(values.device())?)?);
         Ok(())
     }
@@ -175,20 +178,21 @@ fn measure_gradients(
         let images = x.size()[0] as usize;
         let wanted = (SAMPLES * images).div_ceil(total) as i64;
         let mut handles: Vec<(usize, Position, Tensor)> = Vec::new();
-        let logits = session.model.network.forward(&x, |site, side, value| -> Result<Option<Tensor>, LibtorchError> {
-            let Some(index) = sites.iter().position(|s| s.index == site) else { return Ok(None) };
-            if side != Position::After && side != position {
-                return Ok(None);
-            }
-            let mut handle = value.f_alias_copy()?;
-            if !handle.requires_grad() {
-                handle = handle.f_set_requires_grad(true)?;
-            }
-            // A second copy goes on: an activation function may overwrite it in place.
-            let passed_on = handle.f_alias_copy()?;
-            handles.push((index, side, handle));
-            Ok(Some(passed_on))
-        })?;
+        let logits =
+            session.model.network.forward(&x, |site, side, value| -> Result<Option<Tensor>, LibtorchError> {
+                let Some(index) = sites.iter().position(|s| s.index == site) else { return Ok(None) };
+                if side != Position::After && side != position {
+                    return Ok(None);
+                }
+                let mut handle = value.f_alias_copy()?;
+                if !handle.requires_grad() {
+                    handle = handle.f_set_requires_grad(true)?;
+                }
+                // A second copy goes on: an activation function may overwrite it in place.
+                let passed_on = handle.f_alias_copy()?;
+                handles.push((index, side, handle));
+                Ok(Some(passed_on))
+            })?;
         let labels = logits.f_detach()?.f_softmax(1, Kind::Float)?.f_multinomial(1, true)?.f_squeeze_dim(1)?;
         let loss = logits.f_cross_entropy_loss(&labels, None::<&Tensor>, Reduction::Sum, -100, 0.0)?;
         let inputs: Vec<&Tensor> = handles.iter().map(|h| &h.2).collect();
@@ -304,7 +308,7 @@ fn spread(step: f64, bits: u32, signed: bool, number: f64) -> (f64, f64) {
         return (step, step);
     }
     let range = step * levels(bits, signed);
-    let part = 0.9 * (number * 0.618_033_988_749_895).fract();
+    let part = 0.9 * (number * GOLDEN).fract();
     let real = f64::from(bits) - part - f64::from(u8::from(signed));
     let wanted = real.exp2() - 1.0;
     let change = (range / step / wanted).sqrt();

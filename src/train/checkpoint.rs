@@ -115,11 +115,9 @@ pub fn open_run(path: &Path, overrides: &[Override]) -> Result<OpenedRun, TrainE
         help: "the file is damaged: run the recipe again",
     };
     let bytes = std::fs::read(&manifest_path).map_err(|e| damaged(&manifest_path, e.to_string()))?;
-    let manifest: Manifest =
-        serde_json::from_slice(&bytes).map_err(|e| damaged(&manifest_path, e.to_string()))?;
+    let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|e| damaged(&manifest_path, e.to_string()))?;
     let tensors_path = folder.file(TENSORS);
-    let tensors =
-        Tensor::read_safetensors(&tensors_path).map_err(|e| damaged(&tensors_path, e.to_string()))?;
+    let tensors = Tensor::read_safetensors(&tensors_path).map_err(|e| damaged(&tensors_path, e.to_string()))?;
     let find = |name: &str| tensors.iter().find(|(n, _)| n == name).map(|(_, t)| t.shallow_clone());
     for mut named in model.network.tensors()? {
         let saved = find(&format!("network.{}", named.name)).filter(|t| t.size() == named.tensor.size());

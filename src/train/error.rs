@@ -44,7 +44,9 @@ pub enum TrainError {
         help: &'static str,
     },
     /// A device that this machine doesn't have.
-    #[error("the recipe asks for device `{asked}`, but libtorch finds {found} CUDA devices\n  help: use `--set device=auto` or `--set device=cpu`")]
+    #[error(
+        "the recipe asks for device `{asked}`, but libtorch finds {found} CUDA devices\n  help: use `--set device=auto` or `--set device=cpu`"
+    )]
     NoDevice {
         /// What the recipe asks for.
         asked: String,
@@ -52,7 +54,9 @@ pub enum TrainError {
         found: usize,
     },
     /// The loss is not a finite number any more.
-    #[error("the loss is {loss} at step {step} of the stage `{stage}`{first}\n  help: lower `learning_rate` of that stage, or give it a `warmup`")]
+    #[error(
+        "the loss is {loss} at step {step} of the stage `{stage}`{first}\n  help: lower `learning_rate` of that stage, or give it a `warmup`"
+    )]
     Diverged {
         /// The loss.
         loss: f64,

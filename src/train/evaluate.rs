@@ -32,7 +32,13 @@ struct Histograms {
 }
 
 impl Histograms {
-    fn add(&mut self, compressor: &Compressor, index: usize, codes: &Tensor, group: &Tensor) -> Result<(), LibtorchError> {
+    fn add(
+        &mut self,
+        compressor: &Compressor,
+        index: usize,
+        codes: &Tensor,
+        group: &Tensor,
+    ) -> Result<(), LibtorchError> {
         let codec = &compressor.codecs[index];
         if codes.numel() == 0 {
             return Ok(());
@@ -82,7 +88,8 @@ pub fn evaluate(
 ) -> Result<Evaluation, TrainError> {
     model.network.set_train(false, false)?;
     let quantizers = compressor.map(|c| no_grad(|| c.quantizers())).transpose()?;
-    let mut histograms = Histograms { counts: compressor.map(|c| c.codecs.iter().map(|_| None).collect()).unwrap_or_default() };
+    let mut histograms =
+        Histograms { counts: compressor.map(|c| c.codecs.iter().map(|_| None).collect()).unwrap_or_default() };
     let (mut correct, mut loss, mut images) = (0.0, 0.0, 0_usize);
     for batch in feed.validation() {
         let (x, y) = batch?;
@@ -107,7 +114,8 @@ pub fn evaluate(
     let count = images.max(1) as f64;
     let entropy = match compressor {
         Some(compressor) if with_entropy => {
-            let floats: usize = model.sites.iter().filter(|s| compressor.codec(s.index).is_none()).map(|s| s.values()).sum();
+            let floats: usize =
+                model.sites.iter().filter(|s| compressor.codec(s.index).is_none()).map(|s| s.values()).sum();
             let coded = histograms.bits(compressor)? / count + 32.0 * floats as f64;
             Some(coded / model.values() as f64)
         }

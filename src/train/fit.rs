@@ -63,7 +63,13 @@ impl Window {
         Ok(Self { losses: zeros(2)?, correct: zeros(1)?, images: 0, steps: 0, since: Instant::now() })
     }
 
-    fn add(&mut self, task: &Tensor, distillation: Option<&Tensor>, logits: &Tensor, y: &Tensor) -> Result<(), TrainError> {
+    fn add(
+        &mut self,
+        task: &Tensor,
+        distillation: Option<&Tensor>,
+        logits: &Tensor,
+        y: &Tensor,
+    ) -> Result<(), TrainError> {
         no_grad(|| {
             let correct = logits.f_argmax(1, false)?.f_eq_tensor(y)?.f_sum(Kind::Double)?;
             let _ = self.correct.f_add_(&correct)?;
@@ -135,9 +141,8 @@ pub fn fit(session: &mut Session<'_>, phase: &Phase, objective: &mut dyn Objecti
             }
             loss.f_backward()?;
             sgd.step(learning_rate)?;
-            let quantizer_rate = phase.quantizers.map(|(rate, falls)| {
-                if falls { rate * cosine(done, 0, steps) } else { rate }
-            });
+            let quantizer_rate =
+                phase.quantizers.map(|(rate, falls)| if falls { rate * cosine(done, 0, steps) } else { rate });
             if let (Some(adam), Some(rate)) = (&mut adam, quantizer_rate) {
                 adam.step(rate)?;
             }
@@ -190,7 +195,9 @@ pub fn fit(session: &mut Session<'_>, phase: &Phase, objective: &mut dyn Objecti
             session.sink.event(&Event::Widths { step: session.step, sites })?;
         }
     }
-    session.sink.event(&Event::StageEnded { stage: phase.name.to_owned(), seconds: started.elapsed().as_secs_f64() })?;
+    session
+        .sink
+        .event(&Event::StageEnded { stage: phase.name.to_owned(), seconds: started.elapsed().as_secs_f64() })?;
     Ok(())
 }
 
@@ -205,7 +212,12 @@ fn forward(session: &Session<'_>, x: &Tensor) -> Result<Tensor, TrainError> {
 }
 
 /// Weighted divergence from the float network's prediction: `w · KL(teacher ‖ student)`, mean over the batch.
-fn distillation(session: &Session<'_>, phase: &Phase, x: &Tensor, logits: &Tensor) -> Result<Option<Tensor>, TrainError> {
+fn distillation(
+    session: &Session<'_>,
+    phase: &Phase,
+    x: &Tensor,
+    logits: &Tensor,
+) -> Result<Option<Tensor>, TrainError> {
     let Some(teacher) = session.teacher.as_ref().filter(|_| phase.distillation > 0.0) else { return Ok(None) };
     let target = no_grad(|| teacher.forward(x, |_, _, _| Ok::<_, LibtorchError>(None)))?;
     let target = target.f_log_softmax(1, Kind::Float)?;

@@ -132,7 +132,13 @@ fn carry_out(session: &mut Session<'_>, folder: &RunFolder) -> Result<f64, Train
                 let Some(search) = recipe.search() else { continue };
                 let began = Instant::now();
                 let (name, stages) = ("calibrate".to_owned(), recipe.stages.len());
-                session.sink.event(&Event::StageStarted { stage: name.clone(), index, stages, epochs: 0.0, steps: 0 })?;
+                session.sink.event(&Event::StageStarted {
+                    stage: name.clone(),
+                    index,
+                    stages,
+                    epochs: 0.0,
+                    steps: 0,
+                })?;
                 float_top1 = Some(session.evaluate("calibrate", false)?.top1);
                 calibrate(session, stage, search)?;
                 session.evaluate("calibrate", false)?;

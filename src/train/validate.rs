@@ -21,10 +21,8 @@ pub fn validate(loaded: &Loaded, device: Device) -> Result<(Model, Feed), TrainE
         Err(error) => {
             let text = error.to_string();
             let (message, help) = split_help(&text);
-            let forward = matches!(
-                error,
-                crate::model::ModelError::Libtorch(crate::libtorch::LibtorchError::Forward { .. })
-            );
+            let forward =
+                matches!(error, crate::model::ModelError::Libtorch(crate::libtorch::LibtorchError::Forward { .. }));
             let (code, path) = if forward { ("bad-input", "model.input") } else { ("bad-model", "model.path") };
             findings.push(source.finding(code, path, message, help));
             None
