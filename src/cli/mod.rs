@@ -50,13 +50,24 @@ pub fn main() -> ExitCode {
 }
 
 fn report(error: &anyhow::Error) {
-    let text = format!("{error:#}");
+    let text = with_causes(error);
     // Findings bring their own `error[code]`.
     if text.starts_with("error") {
         eprintln!("{text}");
     } else {
         eprintln!("error: {text}");
     }
+}
+
+/// The error and its causes, each said once: many errors name their cause in their own text.
+fn with_causes(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 fn code_of(error: &anyhow::Error) -> u8 {

@@ -163,25 +163,22 @@ impl Compressor {
         self.groups.len()
     }
 
-    /// Bits per value `B` as a differentiable scalar: `Σ values · ceil(b) / Σ values` with a straight-through ceil. Sites
-    /// without a codec count 32 bits.
+    /// Bits per value `B` as a differentiable scalar: `Σ values · min(b + ½, 8) / Σ values` with the real-valued `b` before
+    /// its ceil. Sites without a codec count 32 bits.
+    ///
+    /// The half is what the ceil adds on average. The whole widths themselves are no signal to steer by: they stand still
+    /// while many groups drift towards the same step, and then fall all at once, far below the budget.
     ///
     /// # Errors
     /// If libtorch fails.
     pub fn differentiable_bits(&self) -> Result<Tensor, LibtorchError> {
-        let values: Vec<f32> = self
-            .groups
-            .iter()
-            .zip(&self.dropped)
-            .map(|(g, &dropped)| if dropped { 0.0 } else { (g.values / self.total_values) as f32 })
-            .collect();
-        let signs: Vec<f32> = self.groups.iter().map(|g| f32::from(u8::from(g.signed))).collect();
+        let share = |g: &GroupCost, dropped: bool| if dropped { 0.0 } else { (g.values / self.total_values) as f32 };
+        let values: Vec<f32> = self.groups.iter().zip(&self.dropped).map(|(g, &d)| share(g, d)).collect();
+        let extra: Vec<f32> = self.groups.iter().map(|g| if g.signed { 1.5 } else { 0.5 }).collect();
         let values = Tensor::from_slice(&values).f_to_device(self.device)?;
-        let signs = Tensor::from_slice(&signs).f_to_device(self.device)?;
-        let real = self.log_range.f_sub(&self.log_step)?.f_exp2()?.f_add_scalar(1.0)?.f_log2()?.f_add(&signs)?;
-        let whole: Vec<f32> = self.bits()?.iter().map(|&b| b as f32).collect();
-        let whole = Tensor::from_slice(&whole).f_to_device(self.device)?;
-        let bits = real.f_add(&whole.f_sub(&real.f_detach()?)?)?;
+        let extra = Tensor::from_slice(&extra).f_to_device(self.device)?;
+        let levels = self.log_range.f_sub(&self.log_step)?.f_exp2()?;
+        let bits = levels.f_add_scalar(1.0)?.f_log2()?.f_add(&extra)?.f_clamp_max(f64::from(MAX_BITS))?;
         Ok(bits.f_mul(&values)?.f_sum(Kind::Float)?.f_add_scalar(self.uncompressed_bits() / self.total_values)?)
     }
 

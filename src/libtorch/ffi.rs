@@ -80,6 +80,8 @@ unsafe extern "C" {
     ) -> c_int;
     pub(super) fn dimbit_set_deterministic(enabled: c_int, error: *mut *mut c_char) -> c_int;
 
+    pub(super) fn dimbit_libtorch_version() -> *const c_char;
+
     fn free(pointer: *mut c_void);
 }
 

@@ -13,4 +13,4 @@ mod runtime;
 pub use error::LibtorchError;
 pub use network::{Compute, NamedTensor, Network, Observed, Position, RawSite, RawStored, Survey};
 pub use quantize::quantize;
-pub use runtime::{cuda_devices, set_deterministic};
+pub use runtime::{cuda_devices, set_deterministic, version};

@@ -32,3 +32,349 @@ pub fn quantize(
     // SAFETY: set on success, owned by us.
     Ok(unsafe { Tensor::from_ptr(out) })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+    use tch::{Device, Kind, Tensor};
+
+    use super::*;
+
+    /// Inputs in float64, channels second.
+    #[derive(Debug, Clone)]
+    struct Case {
+        shape: Vec<i64>,
+        z: Vec<f64>,
+        /// The gradient that arrives at the output.
+        grad: Vec<f64>,
+        step: Vec<f64>,
+        range: Vec<f64>,
+        offset: Vec<f64>,
+        signed: bool,
+    }
+
+    #[derive(Debug, Clone, PartialEq)]
+    struct Found {
+        out: Vec<f64>,
+        grad_z: Vec<f64>,
+        grad_step: Vec<f64>,
+        grad_range: Vec<f64>,
+    }
+
+    /// The formulas of [`quantize`], one value at a time.
+    fn closed_form(case: &Case) -> Found {
+        let channels = case.step.len();
+        let positions: usize = case.shape[2..].iter().map(|&n| n as usize).product();
+        let mut found = Found {
+            out: vec![0.0; case.z.len()],
+            grad_z: vec![0.0; case.z.len()],
+            grad_step: vec![0.0; channels],
+            grad_range: vec![0.0; channels],
+        };
+        for (i, (&z, &g)) in case.z.iter().zip(&case.grad).enumerate() {
+            let c = i / positions % channels;
+            let (d, q, o) = (case.step[c], case.range[c], case.offset[c]);
+            let t = z - o;
+            let low = if case.signed { -q } else { 0.0 };
+            let rounded = d * (t / d).round_ties_even();
+            found.out[i] = if rounded > q {
+                o + q
+            } else if rounded < low {
+                o + low
+            } else {
+                o + rounded
+            };
+            if t > q {
+                found.grad_range[c] += g;
+            } else if t < low {
+                found.grad_range[c] -= if case.signed { g } else { 0.0 };
+            } else {
+                found.grad_z[i] = g;
+                found.grad_step[c] += g * (rounded - t) / d;
+            }
+        }
+        found
+    }
+
+    fn tensor(values: &[f64], shape: &[i64], kind: Kind) -> Tensor {
+        Tensor::from_slice(values).reshape(shape).to_kind(kind)
+    }
+
+    fn values(tensor: &Tensor) -> Vec<f64> {
+        Vec::try_from(tensor.detach().to_kind(Kind::Double).reshape([-1])).unwrap()
+    }
+
+    fn measured(case: &Case, kind: Kind) -> Found {
+        let channels = [case.step.len() as i64];
+        let z = tensor(&case.z, &case.shape, kind).set_requires_grad(true);
+        let [step, range, offset] = [&case.step, &case.range, &case.offset].map(|v| tensor(v, &channels, kind));
+        let (step, range) = (step.set_requires_grad(true), range.set_requires_grad(true));
+        let out = quantize(&z, &step, &range, &offset, case.signed).unwrap();
+        assert_eq!((out.size(), out.kind()), (case.shape.clone(), kind));
+        (&out * tensor(&case.grad, &case.shape, kind)).sum(kind).backward();
+        Found {
+            out: values(&out),
+            grad_z: values(&z.grad()),
+            grad_step: values(&step.grad()),
+            grad_range: values(&range.grad()),
+        }
+    }
+
+    #[track_caller]
+    fn assert_close(a: &Found, b: &Found, value: f64, sum: f64) {
+        let close = |a: &[f64], b: &[f64], tolerance: f64| {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a.is_nan() && b.is_nan()) || (a - b).abs() <= tolerance)
+        };
+        assert!(close(&a.out, &b.out, value), "output: {:?} {:?}", a.out, b.out);
+        assert!(close(&a.grad_z, &b.grad_z, value), "∂/∂z: {:?} {:?}", a.grad_z, b.grad_z);
+        assert!(close(&a.grad_step, &b.grad_step, sum), "∂/∂step: {:?} {:?}", a.grad_step, b.grad_step);
+        assert!(close(&a.grad_range, &b.grad_range, sum), "∂/∂range: {:?} {:?}", a.grad_range, b.grad_range);
+    }
+
+    /// A case whose values keep a distance from where the rounding or the range decides, so that float32 and float64
+    /// decide alike.
+    fn random_case(shape: Vec<i64>, signed: bool, seed: u64) -> Case {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let channels = shape[1] as usize;
+        let positions: usize = shape[2..].iter().map(|&n| n as usize).product();
+        let count: usize = shape.iter().map(|&n| n as usize).product();
+        let mut draw = |low: f64, high: f64| random.random_range(low..high);
+        let step: Vec<f64> = (0..channels).map(|_| draw(0.05, 0.5)).collect();
+        // n from 1 to 15, between whole numbers; every fourth channel is dropped.
+        let range: Vec<f64> = step
+            .iter()
+            .enumerate()
+            .map(|(c, d)| if c % 4 == 3 { 0.0 } else { d * (draw(1.0, 15.0).floor() + draw(0.1, 0.4)) })
+            .collect();
+        let offset: Vec<f64> = (0..channels).map(|_| draw(-1.0, 1.0)).collect();
+        let z = (0..count)
+            .map(|i| {
+                let c = i / positions.max(1) % channels.max(1);
+                loop {
+                    let t = step[c] * (draw(-20.0, 20.0).round() + draw(-0.45, 0.45));
+                    if (t.abs() - range[c]).abs() > 1e-3 * step[c] && t.abs() > 1e-3 * step[c] {
+                        break offset[c] + t;
+                    }
+                }
+            })
+            .collect();
+        let grad = (0..count).map(|_| draw(-1.0, 1.0)).collect();
+        Case { shape, z, grad, step, range, offset, signed }
+    }
+
+    fn shapes() -> impl Strategy<Value = Vec<i64>> {
+        (1_i64..4, 1_i64..7, prop::collection::vec(1_i64..6, 0..4)).prop_map(|(batch, channels, mut rest)| {
+            rest.splice(0..0, [batch, channels]);
+            rest
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn both_paths_follow_the_formulas(shape in shapes(), signed: bool, seed: u64) {
+            let case = random_case(shape, signed, seed);
+            let terms = case.z.len() as f64;
+            let expected = closed_form(&case);
+            // In float64 only the order of sums and t·(1/d) for t/d differ.
+            assert_close(&measured(&case, Kind::Double), &expected, 1e-13, 1e-12 * terms);
+            // In float32 a value is at most 1 + 0.5 · 15.4 in size and rounded about four times. A term of ∂/∂step is
+            // a difference of numbers of up to 16, each right to 2⁻²³ of its size after two roundings of z.
+            assert_close(&measured(&case, Kind::Float), &expected, 9.0 * 4.0 * 2_f64.powi(-24), 2e-5 * terms);
+        }
+
+        #[test]
+        fn the_kernel_agrees_with_the_reference(shape in shapes(), signed: bool, seed: u64) {
+            let case = random_case(shape, signed, seed);
+            let terms = case.z.len() as f64;
+            let (kernel, reference) = (measured(&case, Kind::Float), measured(&case, Kind::Double));
+            assert_close(&kernel, &reference, 9.0 * 4.0 * 2_f64.powi(-24), 2e-5 * terms);
+        }
+    }
+
+    /// One channel in float32-exact numbers, so that both paths meet rounding and range exactly.
+    fn exact(z: &[f64], step: f64, range: f64, offset: f64, signed: bool) -> Case {
+        Case {
+            shape: vec![z.len() as i64, 1],
+            z: z.to_vec(),
+            grad: (0..z.len()).map(|i| 1.0 + i as f64).collect(),
+            step: vec![step],
+            range: vec![range],
+            offset: vec![offset],
+            signed,
+        }
+    }
+
+    #[test]
+    fn at_the_edges_both_paths_follow_the_formulas_exactly() {
+        let edges =
+            [-4.0, -3.25, -3.0, -2.75, -0.75, -0.5, -0.25, -0.0, 0.0, 0.25, 0.5, 0.75, 1.25, 2.75, 3.0, 3.25, 4.0];
+        for signed in [false, true] {
+            for offset in [0.0, -0.5, 2.0] {
+                // n = 6, n = 5.5 (no whole number), n = 1, n below a half, and a dropped channel.
+                for range in [3.0, 2.75, 0.5, 0.125, 0.0] {
+                    let z = edges.map(|t| t + offset);
+                    let case = exact(&z, 0.5, range, offset, signed);
+                    let expected = closed_form(&case);
+                    for kind in [Kind::Float, Kind::Double] {
+                        assert_close(&measured(&case, kind), &expected, 0.0, 0.0);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_that_a_reader_can_check() {
+        // d = 0.5, range 1 (n = 2), offset 0: halves round to even, and what lies at the range is inside.
+        let case = exact(&[0.3, 0.25, 0.75, 1.0, 1.1, -0.3, -7.0], 0.5, 1.0, 0.0, true);
+        let found = measured(&case, Kind::Double);
+        assert_eq!(found.out, [0.5, 0.0, 1.0, 1.0, 1.0, -0.5, -1.0]);
+        assert_eq!(found.grad_z, [1.0, 2.0, 3.0, 4.0, 0.0, 6.0, 0.0]);
+        assert_eq!(found.grad_range, [5.0 - 7.0]);
+        // Σ g · (Q − z)/d over the first four and the sixth.
+        let expected = 1.0 * 0.4 + 2.0 * -0.5 + 3.0 * 0.5 + 0.0 + 6.0 * -0.4;
+        assert!((found.grad_step[0] - expected).abs() < 1e-12);
+        let unsigned = measured(&Case { signed: false, ..case }, Kind::Double);
+        assert_eq!(unsigned.out, [0.5, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0]);
+        assert_eq!(unsigned.grad_range, [5.0], "below zero the range has no say");
+    }
+
+    #[test]
+    fn a_dropped_channel_gives_its_offset() {
+        for kind in [Kind::Float, Kind::Double] {
+            for signed in [false, true] {
+                let case = exact(&[-9.0, 0.0, 0.75, 2.0, 9.0], 0.25, 0.0, 0.75, signed);
+                assert_eq!(measured(&case, kind).out, [0.75; 5]);
+            }
+        }
+    }
+
+    #[test]
+    fn gradients_outside_the_range_are_those_of_finite_differences() {
+        // Out there the quantizer is differentiable: it is offset ± range. (Inside it is a staircase, and the gradients
+        // are straight-through ones.)
+        const H: f64 = 1e-6;
+        for signed in [false, true] {
+            let case = exact(&[2.1, 5.0, -2.2, -8.0, 3.3], 0.3, 1.9, 0.1, signed);
+            let loss = |case: &Case| {
+                let out = measured(case, Kind::Double).out;
+                out.iter().zip(&case.grad).map(|(o, g)| o * g).sum::<f64>()
+            };
+            let slope = |change: &dyn Fn(&mut Case, f64)| {
+                let [mut up, mut down] = [case.clone(), case.clone()];
+                change(&mut up, H);
+                change(&mut down, -H);
+                (loss(&up) - loss(&down)) / (2.0 * H)
+            };
+            let found = measured(&case, Kind::Double);
+            // Rounding: the loss is about 100 · 2⁻⁵³ uncertain, over 2·10⁻⁶.
+            let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-7, "{a} {b}");
+            near(found.grad_range[0], slope(&|c, h| c.range[0] += h));
+            near(found.grad_step[0], slope(&|c, h| c.step[0] += h));
+            for i in 0..case.z.len() {
+                near(found.grad_z[i], slope(&|c, h| c.z[i] += h));
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_row_sums_up_accurately() {
+        // The stem of a network at 224 pixels: 12,544 terms of a row, in both paths.
+        let case = random_case(vec![2, 2, 112, 112], true, 5);
+        let case = Case { grad: case.grad.iter().map(|g| g.abs()).collect(), ..case };
+        let (kernel, reference) = (measured(&case, Kind::Float), measured(&case, Kind::Double));
+        let of = |a: f64, b: f64| (a - b).abs() / case.z.len() as f64;
+        for c in 0..2 {
+            // Relative to terms of about 0.1: far below the noise of a batch.
+            assert!(of(kernel.grad_step[c], reference.grad_step[c]) < 1e-5);
+            assert!(of(kernel.grad_range[c], reference.grad_range[c]) < 1e-5);
+        }
+    }
+
+    #[test]
+    fn what_is_not_finite_stays_visible_and_does_no_other_harm() {
+        let z = [f64::INFINITY, f64::NEG_INFINITY, 0.3, f64::MAX, 1e30, -1e30];
+        for signed in [false, true] {
+            let case = exact(&z, 0.5, 1.0, 0.25, signed);
+            for kind in [Kind::Float, Kind::Double] {
+                let found = measured(&case, kind);
+                let low = if signed { -0.75 } else { 0.25 };
+                assert_eq!(found.out, [1.25, low, 0.25, 1.25, 1.25, low]);
+                assert_eq!(found.grad_z, [0.0, 0.0, 3.0, 0.0, 0.0, 0.0]);
+                assert!(found.grad_step[0].is_finite() && found.grad_range[0].is_finite());
+            }
+            // Codes can't hold a NaN, but hiding it would hide that the training has diverged.
+            let case = exact(&[0.3, f64::NAN, 0.8], 0.5, 1.0, 0.25, signed);
+            for kind in [Kind::Float, Kind::Double] {
+                let found = measured(&case, kind);
+                assert_eq!((found.out[0], found.out[2]), (0.25, 0.75));
+                assert!(found.out[1].is_nan() && found.grad_step[0].is_nan());
+                assert_eq!(found.grad_range, [0.0]);
+            }
+        }
+    }
+
+    #[test]
+    fn the_layout_in_memory_makes_no_difference() {
+        let case = random_case(vec![3, 4, 5, 6], true, 11);
+        let expected = measured(&case, Kind::Float);
+        let options = (Kind::Float, Device::Cpu);
+        let plain = tensor(&case.z, &case.shape, Kind::Float);
+        // Channels last in memory, every second column of a wider tensor, and transposed.
+        let channels_last = plain.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]);
+        let wide = Tensor::zeros([3, 4, 5, 12], options);
+        wide.slice(3, 0, 12, 2).copy_(&plain);
+        let transposed = plain.transpose(2, 3).contiguous().transpose(2, 3);
+        // Parameters with gaps as well.
+        let gaps = |v: &[f64]| tensor(v, &[4, 1], Kind::Float).expand([4, 3], false).contiguous().select(1, 1);
+        for z in [channels_last, wide.slice(3, 0, 12, 2), transposed] {
+            assert!(!z.is_contiguous());
+            let z = z.detach().set_requires_grad(true);
+            let [step, range] = [&case.step, &case.range].map(|v| gaps(v).detach().set_requires_grad(true));
+            let out = quantize(&z, &step, &range, &gaps(&case.offset), true).unwrap();
+            // A gradient with gaps.
+            let grad = tensor(&case.grad, &case.shape, Kind::Float).permute([3, 1, 2, 0]).contiguous();
+            (out.permute([3, 1, 2, 0]) * grad).sum(Kind::Float).backward();
+            let found = Found {
+                out: values(&out),
+                grad_z: values(&z.grad()),
+                grad_step: values(&step.grad()),
+                grad_range: values(&range.grad()),
+            };
+            assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn an_empty_batch_is_an_empty_result() {
+        for kind in [Kind::Float, Kind::Double] {
+            for shape in [vec![0, 3, 2, 2], vec![2, 3, 0], vec![0, 3]] {
+                let case = random_case(shape, true, 1);
+                let found = measured(&case, kind);
+                assert_eq!((found.out.len(), found.grad_step), (0, vec![0.0; 3]));
+            }
+        }
+    }
+
+    #[test]
+    fn shapes_that_do_not_fit_are_an_error() {
+        let ones = |shape: &[i64]| Tensor::ones(shape, (Kind::Float, Device::Cpu));
+        let three = ones(&[3]);
+        let refused = |z: &[i64], step: &Tensor, range: &Tensor, offset: &Tensor| {
+            let error = quantize(&ones(z), step, range, offset, true).unwrap_err().to_string();
+            assert!(error.contains("quantize") && !error.contains("frame #"), "{error}");
+        };
+        refused(&[3], &three, &three, &three);
+        refused(&[], &three, &three, &three);
+        refused(&[2, 4, 5], &three, &three, &three);
+        refused(&[2, 3, 5], &ones(&[1]), &three, &three);
+        refused(&[2, 3, 5], &three, &ones(&[4]), &three);
+        refused(&[2, 3, 5], &three, &three, &ones(&[3, 1]));
+        let double = three.to_kind(Kind::Double);
+        refused(&[2, 3, 5], &double, &three, &three);
+    }
+}

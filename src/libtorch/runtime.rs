@@ -19,3 +19,9 @@ pub fn set_deterministic(seed: u64) -> Result<(), LibtorchError> {
 pub fn cuda_devices() -> usize {
     if tch::Cuda::is_available() { usize::try_from(tch::Cuda::device_count()).unwrap_or(0) } else { 0 }
 }
+
+/// The version of libtorch that the program was built against, for example `2.11.0`.
+pub fn version() -> String {
+    // SAFETY: a constant text of the C++ part.
+    unsafe { std::ffi::CStr::from_ptr(ffi::dimbit_libtorch_version()) }.to_string_lossy().into_owned()
+}

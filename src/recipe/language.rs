@@ -174,11 +174,11 @@ impl Recipe {
         serde_yaml::to_string(self).expect("a recipe serializes")
     }
 
-    /// Makes relative paths start at `folder`, an absolute path.
-    pub(super) fn resolve_paths(&mut self, folder: &Path) {
+    /// Makes relative paths start at the absolute folder that `base` gives for the path's key.
+    pub(super) fn resolve_paths(&mut self, base: impl Fn(&str) -> PathBuf) {
         let Data::Idx(data) = &mut self.data;
-        for path in [&mut self.model.path, &mut data.path] {
-            *path = folder.join(&*path);
+        for (key, path) in [("model.path", &mut self.model.path), ("data.path", &mut data.path)] {
+            *path = base(key).join(&*path);
         }
     }
 }

@@ -56,7 +56,7 @@ pub struct Loaded {
 }
 
 impl Recipe {
-    /// Reads and checks a recipe file; relative paths in it (and in `overrides`) start at the file's folder.
+    /// Reads and checks a recipe file; relative paths in it start at the file's folder, those in `overrides` at the current one.
     ///
     /// # Errors
     /// All findings at once: about the file (unreadable, too large, not UTF-8), or about what is in it.
@@ -136,6 +136,12 @@ fn typed(root: &Node, path: &Path) -> Result<Recipe, String> {
     if folder.to_str().is_none() {
         return Err("the name of the recipe's folder is not UTF-8".into());
     }
-    recipe.resolve_paths(folder);
+    let here = std::env::current_dir();
+    let here = here.map_err(|error| format!("the current folder cannot be told: {error}"))?;
+    // What is typed on the command line is meant from where it is typed.
+    recipe.resolve_paths(|key| match root.nearest(key).place {
+        Place::Override(_) => here.clone(),
+        Place::Text { .. } => folder.to_path_buf(),
+    });
     Ok(recipe)
 }

@@ -72,7 +72,12 @@ pub enum TrainError {
 impl TrainError {
     /// Whether the input (recipe, model, data) is to blame rather than the run.
     pub fn is_input(&self) -> bool {
-        !matches!(self, Self::Diverged { .. } | Self::Report(_) | Self::Libtorch(_))
+        match self {
+            Self::Diverged { .. } | Self::Libtorch(_) => false,
+            // A damaged summary is input, a full disk is not.
+            Self::Report(error) => matches!(error, ReportError::Read { .. } | ReportError::NotASummary { .. }),
+            _ => true,
+        }
     }
 }
 

@@ -48,8 +48,8 @@ pub fn run(loaded: &Loaded, options: RunOptions) -> Result<(Summary, PathBuf), T
     let model_sha256 = sha256_of_file(&recipe.model.path)?;
     let about = json!({
         "dimbit_version": env!("CARGO_PKG_VERSION"),
-        "git_commit": option_env!("DIMBIT_GIT_COMMIT"),
-        "libtorch": "2.11.0",
+        "git_commit": git_commit(std::path::Path::new(loaded.source.file())),
+        "libtorch": crate::libtorch::version(),
         "device": device_name(device),
         "threads": tch::get_num_threads(),
         "seed": recipe.seed,
@@ -94,6 +94,13 @@ pub fn run(loaded: &Loaded, options: RunOptions) -> Result<(Summary, PathBuf), T
     session.sink.event(&Event::Finished { summary: Box::new(summary.clone()) })?;
     sinks.finish()?;
     Ok((summary, folder.path))
+}
+
+/// The commit of the repository that the recipe lies in, if it lies in one.
+fn git_commit(recipe: &std::path::Path) -> Option<String> {
+    let folder = recipe.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
+    let output = std::process::Command::new("git").arg("-C").arg(folder).args(["rev-parse", "HEAD"]).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 fn device_name(device: tch::Device) -> String {

@@ -59,7 +59,7 @@ fn evaluation_shows_every_image_in_order() {
     assert_eq!(batches.len(), loader.steps_per_epoch());
     let shapes: Vec<_> = batches.iter().map(|batch| batch.shape).collect();
     assert_eq!(shapes, [[4, 3, 6, 6], [4, 3, 6, 6], [2, 3, 6, 6]]);
-    assert!(batches.iter().all(|batch| batch.images.len() == batch.shape.iter().product()));
+    assert!(batches.iter().all(|batch| batch.images.len() == batch.shape.iter().product::<usize>()));
     assert_eq!(labels(batches.into_iter()), (0..10).collect::<Vec<_>>());
 }
 

@@ -5,6 +5,7 @@
 #include <ATen/Parallel.h>
 #include <torch/csrc/jit/runtime/custom_operator.h>
 #include <torch/csrc/jit/runtime/interpreter.h>
+#include <torch/version.h>
 
 #include <cmath>
 #include <iomanip>
@@ -85,27 +86,20 @@ const torch::jit::RegisterOperators registered({
         c10::AliasAnalysisKind::CONSERVATIVE),
 });
 
-bool ends_in_place(const Node* node) {
-  return std::string(node->kind().toUnqualString()).back() == '_';
-}
-
 // Surrounds every activation node by hooks, so that a codec may stand on either side of the activation function.
 void instrument(Graph& graph) {
   const Survey found = survey(graph);
   int64_t index = 0;
   for (const Site& site : found.sites) {
     Node* node = site.node;
-    Value* input = node->input(0);
     torch::jit::WithInsertPoint before_guard(node);
     Value* number = graph.insertConstant(index++);
-    Node* before = graph.create(c10::Symbol::fromQualString("dimbit::before"), {input, number});
+    Node* before = graph.create(c10::Symbol::fromQualString("dimbit::before"), {node->input(0), number});
     before->insertBefore(node);
     node->replaceInput(0, before->output());
     Node* after = graph.create(c10::Symbol::fromQualString("dimbit::after"), {node->output(), number});
     after->insertAfter(node);
     node->output()->replaceAllUsesDominatedByNodeWith(after, after->output());
-    // After an in-place function its input's name means the result as well.
-    if (ends_in_place(node)) input->replaceAllUsesDominatedByNodeWith(after, after->output());
   }
 }
 
@@ -300,6 +294,11 @@ int dimbit_set_deterministic(int enabled, char** error) {
     at::globalContext().setBenchmarkCuDNN(enabled == 0);
     at::globalContext().setFlushDenormal(true);
   });
+}
+
+// The libtorch that this was built against; lives as long as the program.
+const char* dimbit_libtorch_version() {
+  return TORCH_VERSION;
 }
 
 } // extern "C"

@@ -124,6 +124,17 @@ void settle_attributes(Block* block, Graph& graph, const torch::jit::Module& mod
   }
 }
 
+// After an in-place function, its argument's old name means the result as well: whoever reads it reads the result.
+void settle_names(Block* block) {
+  for (Node* node : block->nodes()) {
+    const std::string kind = node->kind().toUnqualString();
+    const bool in_place = is_aten(node) && kind.size() > 1 && kind.back() == '_' && kind[0] != '_';
+    if (in_place && node->outputs().size() == 1 && !node->inputs().empty() && node->input(0)->type()->isSubtypeOf(*c10::TensorType::get()))
+      node->input(0)->replaceAllUsesDominatedByNodeWith(node, node->output());
+    for (Block* inner : node->blocks()) settle_names(inner);
+  }
+}
+
 // A use that reads the tensor's values, not only its shape.
 bool reads_values(const torch::jit::Use& use) {
   static const std::set<std::string> shape_only = {"size", "dim", "numel", "len", "is_floating_point"};
@@ -361,6 +372,7 @@ std::shared_ptr<Graph> inline_forward(const torch::jit::Module& module) {
   settle_attributes(graph->block(), *graph, module, written);
   // Resolves branches on constants (an activation's `inplace`), so that one activation is one node.
   torch::jit::ConstantPropagation(graph);
+  settle_names(graph->block());
   return graph;
 }
 

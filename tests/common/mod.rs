@@ -1,0 +1,122 @@
+//! What the tests that drive the program share.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value as Json;
+
+/// The project's folder.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A file that `tests/fixtures/make-fixtures` wrote.
+pub fn fixture(name: &str) -> PathBuf {
+    root().join("tests/fixtures").join(name)
+}
+
+/// The committed images: 4,000 for training, 1,000 for validation.
+pub fn images() -> PathBuf {
+    root().join("data/fashion-mnist-mini")
+}
+
+/// How a call of the program ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ended {
+    /// Requires success; hands back stdout.
+    #[track_caller]
+    pub fn fine(self) -> String {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        self.stdout
+    }
+
+    /// Requires success and one JSON document on stdout.
+    #[track_caller]
+    pub fn json(self) -> Json {
+        let text = self.fine();
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    }
+
+    /// Requires the exit code, every one of `causes` in stderr, and no trace of the program's inside.
+    #[track_caller]
+    pub fn refused(self, code: i32, causes: &[&str]) {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        for cause in causes {
+            assert!(self.stderr.contains(cause), "stderr lacks `{cause}`:\n{}", self.stderr);
+        }
+        for inside in
+            ["panicked", "frame #", "Stack backtrace", "stack backtrace", "terminate called", "RUST_BACKTRACE"]
+        {
+            assert!(!self.stderr.contains(inside), "stderr shows `{inside}`:\n{}", self.stderr);
+        }
+        if let Some(cause) = self.stderr.trim_end().rsplit(": ").next() {
+            assert!(!self.stderr.contains(&format!("{cause}: {cause}")), "said twice:\n{}", self.stderr);
+        }
+        assert!(self.stderr.starts_with("error"), "stderr doesn't begin with the error:\n{}", self.stderr);
+        assert!(self.stdout.is_empty(), "a refusal is no result: {}", self.stdout);
+    }
+}
+
+/// Calls the program in `folder`.
+pub fn dimbit_in<S: AsRef<std::ffi::OsStr>>(folder: &Path, arguments: &[S]) -> Ended {
+    let output = assert_cmd::Command::new(env!("CARGO_BIN_EXE_dimbit"))
+        .args(arguments)
+        .current_dir(folder)
+        // Tests run beside each other: one thread each. Same order of sums on every machine, too.
+        .env("OMP_NUM_THREADS", "1")
+        // Whoever has this set must not be shown traces either.
+        .env("RUST_BACKTRACE", "1")
+        .timeout(Duration::from_secs(300))
+        .output()
+        .expect("the program starts");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output is UTF-8");
+    Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+/// Calls the program in the project's folder.
+pub fn dimbit<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Ended {
+    dimbit_in(root(), arguments)
+}
+
+/// A recipe's beginning: a model fixture on the committed images.
+pub fn head(model: &str) -> String {
+    format!(
+        "version: 1\nname: tiny\nseed: 3\ndevice: cpu\nmodel: {{path: {}, input: 3x32x32}}\ndata: {{kind: idx, path: {}, batch_size: 32, eval_batch_size: 500}}\n",
+        fixture(model).display(),
+        images().display()
+    )
+}
+
+/// Stages of a few steps, to a budget of `bits`.
+pub fn stages(bits: f64) -> String {
+    format!(
+        "stages:\n  - {{stage: train, length: 12st}}\n  - {{stage: calibrate, images: 128, sensitivity_images: 64}}\n  - {{stage: search, length: 20st, target_bits: {bits}}}\n  - {{stage: finetune, length: 8st}}\n"
+    )
+}
+
+/// The recipe that most tests change in one place.
+pub fn tiny() -> String {
+    head("tiny-scripted.pt") + &stages(2.5)
+}
+
+/// Writes `recipe.yaml` into `folder`.
+pub fn write_recipe(folder: &Path, text: &str) -> PathBuf {
+    let path = folder.join("recipe.yaml");
+    fs::write(&path, text).expect("a temporary folder can be written");
+    path
+}
+
+/// Parses a JSON file.
+#[track_caller]
+pub fn read_json(path: &Path) -> Json {
+    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
