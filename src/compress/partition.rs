@@ -128,16 +128,16 @@ fn plan_site(distortion: &Distortion, positions: usize, price: f64, max_groups: 
     let runs = distortion.runs();
     let positions = positions as f64;
     let size = |from: usize, to: usize| (distortion.bounds[to] - distortion.bounds[from]) as f64;
-    let mut interval = vec![vec![(0.0_f64, 0_u32); runs + 1]; runs];
-    for from in 0..runs {
-        for to in from + 1..=runs {
-            let choices = widths(distortion.signed).map(|bits| {
-                let choice = distortion.best_step(from, to, bits);
-                (choice.distortion + price * f64::from(bits) * size(from, to), bits)
-            });
-            interval[from][to] = choices.min_by(|a, b| a.0.total_cmp(&b.0)).unwrap_or_default();
-        }
-    }
+    // The least price of one group of the runs `from..to`, and its width.
+    let group = |from: usize, to: usize| {
+        let choices = widths(distortion.signed).map(|bits| {
+            let choice = distortion.best_step(from, to, bits);
+            (choice.distortion + price * f64::from(bits) * size(from, to), bits)
+        });
+        choices.min_by(|a, b| a.0.total_cmp(&b.0)).unwrap_or_default()
+    };
+    let row = |from: usize| (0..=runs).map(|to| if to > from { group(from, to) } else { (0.0, 0) }).collect();
+    let interval: Vec<Vec<(f64, u32)>> = (0..runs).map(row).collect();
     let group_price = GROUP_PRICE * price * size(0, runs) / max_groups.max(1) as f64;
     // best[g][to]: the least price of the runs before `to` in g groups, and where the last one starts.
     let mut best = vec![vec![(f64::INFINITY, 0_usize); runs + 1]; max_groups + 1];

@@ -92,7 +92,7 @@ mod tests {
                 found.grad_range[c] -= if case.signed { g } else { 0.0 };
             } else {
                 found.grad_z[i] = g;
-                found.grad_step[c] += g * (rounded - t) / d;
+                found.grad_step[c] += g * (rounded.clamp(low, q) - t) / d;
             }
         }
         found

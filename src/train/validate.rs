@@ -38,6 +38,8 @@ pub fn validate(loaded: &Loaded, device: Device) -> Result<(Model, Feed), TrainE
         if recipe.search().is_some() && !names.iter().any(|name| recipe.sites.selects(name)) {
             let help = "widen `sites.include` or narrow `sites.exclude`".to_owned();
             findings.push(source.finding("no-site", "sites", "no site is selected", Some(help)));
+        } else if let Some(finding) = unreachable_target(loaded, model) {
+            findings.push(finding);
         }
         let trains = recipe.stages.iter().position(|stage| matches!(stage, Stage::Train(_)));
         if let (true, Some(index)) = (model.baked_evaluation, trains) {
@@ -64,6 +66,23 @@ pub fn validate(loaded: &Loaded, device: Device) -> Result<(Model, Feed), TrainE
             Err(TrainError::Recipe(Diagnostics { findings, omitted: 0 }))
         }
     }
+}
+
+/// Sites that the recipe leaves out keep 32 bits: they alone may take more than the target.
+fn unreachable_target(loaded: &Loaded, model: &Model) -> Option<Finding> {
+    let target = loaded.recipe.search()?.target_bits;
+    let index = loaded.recipe.stages.iter().position(|stage| matches!(stage, Stage::Search(_)))?;
+    let left_out: usize =
+        model.sites.iter().filter(|s| !loaded.recipe.sites.selects(&s.name)).map(crate::model::Site::values).sum();
+    let bits = 32.0 * left_out as f64 / model.values() as f64;
+    if bits < target {
+        return None;
+    }
+    let message =
+        format!("the sites that are left out take {bits:.2} bits per value by themselves, so {target} can't be reached");
+    let help = "select more sites, or raise the target".to_owned();
+    let path = format!("stages[{index}].target_bits");
+    Some(loaded.source.finding("unreachable-target", &path, message, Some(help)))
 }
 
 /// Errors carry their help as a last line; a finding has a place of its own for it.

@@ -46,7 +46,9 @@ DIMBIT_SIMD void backward_row(
     const bool inside = !(above || below);
     const float scaled = t * c.inverse;
     grad_z[i] = inside ? g : 0.0f;
-    step_sum += inside ? g * (std::nearbyint(scaled) - scaled) : 0.0f;
+    float level = std::nearbyint(scaled);
+    level = level < c.low ? c.low : (level > c.high ? c.high : level);
+    step_sum += inside ? g * (level - scaled) : 0.0f;
     range_sum += above ? g : (below ? below_sign * g : 0.0f);
   }
   sums[0] += step_sum;
@@ -138,7 +140,9 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_reference(
   const auto zero = at::zeros({}, grad.options());
   const auto dims = all_but_channels(z);
   const auto grad_z = at::where(inside, grad, zero);
-  const auto grad_step = at::where(inside, grad * (scaled.round() - scaled), zero).sum(dims);
+  const auto high = along_channels(range / step, z);
+  const auto level = at::minimum(at::maximum(scaled.round(), is_signed ? -high : at::zeros_like(high)), high);
+  const auto grad_step = at::where(inside, grad * (level - scaled), zero).sum(dims);
   auto range_terms = at::where(above, grad, zero);
   if (is_signed) range_terms = range_terms - at::where(below, grad, zero);
   return {grad_z, grad_step, range_terms.sum(dims)};

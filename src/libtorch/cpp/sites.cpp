@@ -214,6 +214,7 @@ struct Surveyor {
   std::unordered_map<const Value*, int64_t> site_of_output;
   std::unordered_map<const Value*, size_t> stored_of_value;
   std::unordered_map<const Node*, size_t> order;
+  std::map<std::string, int> stored_names;
   int norms = 0, baked_norms = 0;
 
   void number(Block* block) {
@@ -267,6 +268,8 @@ struct Surveyor {
     const size_t index = result.stored.size();
     stored_of_value[value] = index;
     std::string name = sites.size() == 1 && site_of_output.count(value) ? result.sites[sites[0]].name : node_name(value->node());
+    const int count = ++stored_names[name];
+    if (count > 1 && !site_of_output.count(value)) name += "#" + std::to_string(count);
     result.stored.push_back({value, std::move(name), std::move(sites)});
     return index;
   }
