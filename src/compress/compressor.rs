@@ -63,10 +63,10 @@ pub struct Compressor {
     pub log_range: Tensor,
     /// Values of one image: all sites of the network, whether they have a codec or not.
     total_values: f64,
-    groups: Vec<GroupCost>,
+    pub(super) groups: Vec<GroupCost>,
     dropped: Vec<bool>,
     /// Integer widths, once they are frozen.
-    frozen: Option<Vec<u32>>,
+    pub(super) frozen: Option<Vec<u32>>,
     codec_of_site: Vec<Option<usize>>,
     device: Device,
 }
@@ -85,12 +85,7 @@ impl Compressor {
             let first_group = groups.len();
             for (index, group) in plan.groups.iter().enumerate() {
                 let values = (plan.site.positions() * group.members.len()) as f64;
-                let mut cost = group.cost.clone();
-                if index == 0 {
-                    // A site without any coefficient passes nothing on: its most important group gives way last.
-                    cost[0] = cost[0].max(f64::MIN_POSITIVE) * 1e9 + 1e3;
-                }
-                groups.push(GroupCost { signed: plan.signed, values, cost });
+                groups.push(GroupCost { signed: plan.signed, values, cost: group.cost.clone(), anchor: index == 0 });
                 dropped.push(group.bits == 0);
                 log_step.push(group.step.log2() as f32);
                 log_range.push(group.range.log2() as f32);
@@ -335,155 +330,5 @@ impl Compressor {
             (basis + 4 * channels + channels + 8 * codec.groups.len()) as u64
         };
         self.codecs.iter().map(of).sum()
-    }
-}
-
-/// Everything but tensors that restores a [`Compressor`].
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct CompressorState {
-    sites: Vec<SiteState>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct SiteState {
-    name: String,
-    transform: String,
-    placement: String,
-    signed: bool,
-    groups: Vec<GroupStart>,
-}
-
-/// A saved compressor does not fit the network.
-#[derive(Debug, thiserror::Error)]
-pub enum RestoreError {
-    /// A site is missing.
-    #[error("the checkpoint compresses site `{site}`, which the network doesn't have")]
-    UnknownSite {
-        /// Name of the site.
-        site: String,
-    },
-    /// A tensor is missing or has another shape.
-    #[error("the checkpoint has no fitting tensor `{name}`")]
-    MissingTensor {
-        /// Name of the tensor.
-        name: String,
-    },
-    /// A word is not known.
-    #[error("the checkpoint's {key} of site `{site}` is `{value}`, which this version doesn't know")]
-    UnknownWord {
-        /// Name of the site.
-        site: String,
-        /// The key.
-        key: &'static str,
-        /// Its value.
-        value: String,
-    },
-    /// The groups are no partition of the site's channels.
-    #[error("the checkpoint's groups of site `{site}` are no partition of its {channels} channels")]
-    NoPartition {
-        /// Name of the site.
-        site: String,
-        /// Channels of the site.
-        channels: usize,
-    },
-    /// libtorch failed.
-    #[error(transparent)]
-    Libtorch(#[from] LibtorchError),
-}
-
-impl Compressor {
-    /// State and tensors for a checkpoint. Tensor names are `codec.<site>.<what>` and `codec.log_step`, `codec.log_range`.
-    ///
-    /// # Errors
-    /// If libtorch fails.
-    pub fn save(&self) -> Result<(CompressorState, Vec<(String, Tensor)>), LibtorchError> {
-        let now = self.groups_now()?;
-        let mut tensors = vec![
-            ("codec.log_step".to_owned(), self.log_step.f_detach()?),
-            ("codec.log_range".to_owned(), self.log_range.f_detach()?),
-        ];
-        let mut sites = Vec::new();
-        for (codec, now) in self.codecs.iter().zip(&now) {
-            let name = |what: &str| format!("codec.{}.{what}", codec.site.name);
-            match &codec.transform {
-                Transform::None { mean } => tensors.push((name("mean"), mean.shallow_clone())),
-                Transform::Pca { basis, mean, .. } => {
-                    tensors.push((name("basis"), basis.shallow_clone()));
-                    tensors.push((name("mean"), mean.shallow_clone()));
-                }
-            }
-            let groups = codec.groups.iter().zip(now).enumerate().map(|(index, (members, now))| GroupStart {
-                members: members.clone(),
-                step: now.step,
-                range: now.range,
-                bits: now.bits,
-                cost: self.groups[codec.first_group + index].cost.clone(),
-            });
-            sites.push(SiteState {
-                name: codec.site.name.clone(),
-                transform: codec.transform_name().to_owned(),
-                placement: if codec.position() == Position::Before { "before" } else { "after" }.to_owned(),
-                signed: codec.signed,
-                groups: groups.collect(),
-            });
-        }
-        Ok((CompressorState { sites }, tensors))
-    }
-
-    /// Restores a compressor with frozen widths.
-    ///
-    /// # Errors
-    /// [`RestoreError`] if the state does not fit the network.
-    pub fn restore(
-        model: &Model,
-        state: &CompressorState,
-        tensor: impl Fn(&str) -> Option<Tensor>,
-        device: Device,
-    ) -> Result<Self, RestoreError> {
-        let find = |name: String, shape: &[i64]| {
-            let found = tensor(&name).filter(|t| t.size() == shape);
-            found.map(|t| t.to_device(device)).ok_or(RestoreError::MissingTensor { name })
-        };
-        let mut planned = Vec::new();
-        for saved in &state.sites {
-            let site = model.sites.iter().find(|s| s.name == saved.name);
-            let site = site.ok_or_else(|| RestoreError::UnknownSite { site: saved.name.clone() })?.clone();
-            let channels = site.channels();
-            let mut members: Vec<usize> = saved.groups.iter().flat_map(|g| g.members.clone()).collect();
-            members.sort_unstable();
-            let costs_fit = saved.groups.iter().all(|g| g.cost.len() == MAX_BITS as usize + 1 && g.bits <= MAX_BITS);
-            if members != (0..channels).collect::<Vec<_>>() || !costs_fit {
-                return Err(RestoreError::NoPartition { site: site.name, channels });
-            }
-            let c = channels as i64;
-            let mean = find(format!("codec.{}.mean", saved.name), &[c])?;
-            let unknown =
-                |key, value: &str| RestoreError::UnknownWord { site: saved.name.clone(), key, value: value.to_owned() };
-            let position = match saved.placement.as_str() {
-                "before" => Position::Before,
-                "after" => Position::After,
-                other => return Err(unknown("placement", other)),
-            };
-            let transform = match saved.transform.as_str() {
-                "none" => Transform::None { mean },
-                "pca" => {
-                    let basis = find(format!("codec.{}.basis", saved.name), &[c, c])?;
-                    Transform::Pca { basis, mean, position }
-                }
-                other => return Err(unknown("transform", other)),
-            };
-            planned.push(PlannedSite { site, transform, signed: saved.signed, groups: saved.groups.clone() });
-        }
-        let bits: Vec<u32> = planned.iter().flat_map(|p| p.groups.iter().map(|g| g.bits)).collect();
-        let count = bits.len() as i64;
-        let mut compressor = Self::new(model, planned, device)?;
-        for (name, leaf) in
-            [("codec.log_step", &mut compressor.log_step), ("codec.log_range", &mut compressor.log_range)]
-        {
-            let saved = find(name.to_owned(), &[count])?;
-            no_grad(|| leaf.f_copy_(&saved)).map_err(LibtorchError::from)?;
-        }
-        compressor.frozen = Some(bits);
-        Ok(compressor)
     }
 }

@@ -15,6 +15,17 @@ pub struct GroupCost {
     pub values: f64,
     /// The loss that one image's values add at each width 0..=8.
     pub cost: Vec<f64>,
+    /// The most important group of its site: dropped last, since a site without any coefficient passes nothing on.
+    pub anchor: bool,
+}
+
+/// Stands for the loss of a site that passes nothing on: above all measured losses, and finite.
+const CUT_OFF: f64 = 1e30;
+
+impl GroupCost {
+    fn loss(&self, bits: u32) -> f64 {
+        if self.anchor && bits == 0 { CUT_OFF } else { self.cost[bits as usize] }
+    }
 }
 
 /// Total bits of one image.
@@ -30,7 +41,7 @@ pub fn meet_budget(groups: &[GroupCost], start: &[u32], budget: f64) -> Vec<u32>
     // The price of leaving width `from` for `to`, per bit of the total.
     let slope = |g: &GroupCost, from: u32, to: u32| {
         let saved = g.values * (f64::from(from) - f64::from(to));
-        (g.cost[to as usize] - g.cost[from as usize]) / saved
+        (g.loss(to) - g.loss(from)) / saved
     };
     while total > budget {
         let lower = groups.iter().enumerate().flat_map(|(index, g)| {
@@ -73,7 +84,7 @@ mod tests {
 
     fn group(values: f64, scale: f64, signed: bool) -> GroupCost {
         let cost = (0..=MAX_BITS).map(|b| scale * values * 0.25_f64.powi(b as i32)).collect();
-        GroupCost { signed, values, cost }
+        GroupCost { signed, values, cost, anchor: false }
     }
 
     proptest! {
@@ -100,6 +111,14 @@ mod tests {
     #[test]
     fn a_signed_group_falls_from_two_bits_to_none() {
         assert_eq!(meet_budget(&[group(10.0, 1.0, true)], &[2], 19.0), [0]);
+    }
+
+    #[test]
+    fn a_sites_most_important_group_is_dropped_last() {
+        let anchor = GroupCost { anchor: true, ..group(100.0, 1e-9, false) };
+        let groups = [anchor, group(100.0, 1.0, false)];
+        assert_eq!(meet_budget(&groups, &[1, 1], 100.0), [1, 0]);
+        assert_eq!(meet_budget(&groups, &[1, 1], 50.0), [0, 0]);
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! | all sites together, and the bits that they take | [`compressor`] |
 //! | the budget that falls, and the multiplier that holds it | [`budget`] |
 //! | integer widths that meet the target | [`freeze`] |
+//! | a compressor's state, for checkpoints | [`saved`] |
 //!
 //! Decisions (`distortion`, `partition`, `freeze`) are pure functions of statistics; only `basis`, `codec` and `compressor`
 //! touch tensors. Nothing here reads or writes files.
@@ -22,3 +23,4 @@ pub mod distortion;
 pub mod freeze;
 pub mod partition;
 pub mod quantizer;
+pub mod saved;

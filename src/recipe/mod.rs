@@ -40,7 +40,9 @@ pub use findings::{Diagnostics, Finding, Source};
 pub use language::{Data, IdxData, Mode, Model, Recipe, schema};
 pub use overrides::{Override, OverrideError};
 pub use sites::{SitePatterns, UnmatchedPattern};
-pub use stage::{BatchNorm, CalibrateStage, FinetuneStage, Placement, SearchStage, Stage, TrainStage, Transform};
+pub use stage::{
+    BatchNorm, CalibrateStage, FinetuneStage, Placement, Retraining, SearchStage, Stage, TrainStage, Transform,
+};
 pub use values::{Device, InputShape, Length, ValueError};
 
 /// The largest recipe file in bytes.

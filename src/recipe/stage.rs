@@ -187,6 +187,47 @@ pub struct FinetuneStage {
     pub distillation: f64,
 }
 
+/// How weights and quantizers train while activations are compressed: the keys that `search` and `finetune` share.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Retraining {
+    /// How long.
+    pub length: Length,
+    /// Highest learning rate of the weights.
+    pub learning_rate: f64,
+    /// Momentum of the weights' gradient descent.
+    pub momentum: f64,
+    /// Weight decay of the weights.
+    pub weight_decay: f64,
+    /// Learning rate of steps and ranges, in octaves.
+    pub quantizer_learning_rate: f64,
+    /// What batch normalization does.
+    pub batch_norm: BatchNorm,
+    /// Weight of the distillation.
+    pub distillation: f64,
+}
+
+macro_rules! retraining {
+    ($stage:ty) => {
+        impl $stage {
+            /// The keys that the compressed stages share.
+            pub fn retraining(&self) -> Retraining {
+                Retraining {
+                    length: self.length,
+                    learning_rate: self.learning_rate,
+                    momentum: self.momentum,
+                    weight_decay: self.weight_decay,
+                    quantizer_learning_rate: self.quantizer_learning_rate,
+                    batch_norm: self.batch_norm,
+                    distillation: self.distillation,
+                }
+            }
+        }
+    };
+}
+
+retraining!(SearchStage);
+retraining!(FinetuneStage);
+
 /// Why a number of bits has the range it has; the schema carries it, findings repeat it.
 const WHY_BITS: &str = "bits per value are counted over the values of the ORIGINAL activation tensors; \
      fixed-length codes have 1 to 8 bits and a dropped value has 0, so an average of 0 would keep nothing \

@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use crate::compress::compressor::RestoreError;
+use crate::compress::saved::RestoreError;
 use crate::data::DataError;
 use crate::libtorch::LibtorchError;
 use crate::model::ModelError;

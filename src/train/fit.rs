@@ -9,7 +9,7 @@ use super::objective::Objective;
 use super::optimizer::{Adam, Sgd};
 use super::session::Session;
 use crate::libtorch::LibtorchError;
-use crate::recipe::{BatchNorm, Length};
+use crate::recipe::{BatchNorm, Length, Retraining};
 use crate::report::{Event, Losses};
 
 /// How a stage trains.
@@ -37,6 +37,25 @@ pub struct Phase {
     pub batch_norm: BatchNorm,
     /// Weight of the distillation.
     pub distillation: f64,
+}
+
+impl Phase {
+    /// A stage that trains a compressed network; `falls`: whether the quantizers' learning rate falls to 0 as well.
+    pub fn retraining(name: &'static str, index: usize, keys: &Retraining, falls: bool) -> Self {
+        Self {
+            name,
+            index,
+            length: keys.length,
+            learning_rate: keys.learning_rate,
+            warmup: Length::Epochs(0.0),
+            momentum: keys.momentum,
+            weight_decay: keys.weight_decay,
+            label_smoothing: 0.0,
+            quantizers: Some((keys.quantizer_learning_rate, falls)),
+            batch_norm: keys.batch_norm,
+            distillation: keys.distillation,
+        }
+    }
 }
 
 /// Linear rise over `warmup` steps, then a half cosine to 0 at `steps`.

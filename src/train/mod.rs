@@ -3,7 +3,6 @@
 //! [`run`] carries out a recipe; [`open_run`] opens a finished run's folder again. The loop emits [`Event`](crate::report::Event)s
 //! and prints nothing.
 
-mod calibrate;
 mod checkpoint;
 mod error;
 mod evaluate;
@@ -15,6 +14,7 @@ mod objective;
 mod optimizer;
 mod run;
 mod session;
+mod stages;
 mod validate;
 
 pub use checkpoint::{OpenedRun, open_run};

@@ -5,19 +5,16 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use super::calibrate::calibrate;
 use super::checkpoint::save;
 use super::error::TrainError;
-use super::fit::{Phase, fit};
 use super::folder::{RunFolder, sha256, sha256_of_file};
-use super::objective::{FallingBudget, TaskAlone};
 use super::session::{Session, resolve_device};
+use super::stages;
 use super::validate::validate;
-use crate::compress::budget::Budget;
 use crate::compress::compressor::Compressor;
 use crate::libtorch::set_deterministic;
 use crate::model::Model;
-use crate::recipe::{BatchNorm, Length, Loaded, Stage};
+use crate::recipe::Loaded;
 use crate::report::{Event, MetricsFile, Sink, Sinks, Status, Summary, TensorBoard, write_atomically};
 
 /// How a run is carried out.
@@ -74,6 +71,7 @@ pub fn run(loaded: &Loaded, options: RunOptions) -> Result<(Summary, PathBuf), T
         step: 0,
         epochs: 0,
         trained: (0, 0.0),
+        float_top1: None,
     };
     session.sink.event(&Event::RunStarted {
         name,
@@ -86,10 +84,12 @@ pub fn run(loaded: &Loaded, options: RunOptions) -> Result<(Summary, PathBuf), T
         parameters: session.model.parameters,
         macs: session.model.macs,
     })?;
-    let float_top1 = carry_out(&mut session, &folder)?;
+    for (index, stage) in recipe.stages.iter().enumerate() {
+        stages::carry_out(&mut session, stage, index, &folder)?;
+    }
     let result = session.evaluate("result", true)?;
     save(&folder, &session.model.network, session.compressor.as_ref())?;
-    let summary = summarize(&session, Reached { float_top1, result, recipe_sha256, model_sha256, started })?;
+    let summary = summarize(&session, Reached { result, recipe_sha256, model_sha256, started })?;
     summary.save(&folder.file("summary.json"))?;
     session.sink.event(&Event::Finished { summary: Box::new(summary.clone()) })?;
     sinks.finish()?;
@@ -110,97 +110,7 @@ fn device_name(device: tch::Device) -> String {
     }
 }
 
-/// Runs the stages in order. Returns the float network's top-1.
-fn carry_out(session: &mut Session<'_>, folder: &RunFolder) -> Result<f64, TrainError> {
-    let recipe = session.recipe;
-    let mut float_top1 = None;
-    for (index, stage) in recipe.stages.iter().enumerate() {
-        match stage {
-            Stage::Train(stage) => {
-                let phase = Phase {
-                    name: "train",
-                    index,
-                    length: stage.length,
-                    learning_rate: stage.learning_rate,
-                    warmup: stage.warmup,
-                    momentum: stage.momentum,
-                    weight_decay: stage.weight_decay,
-                    label_smoothing: stage.label_smoothing,
-                    quantizers: None,
-                    batch_norm: BatchNorm::Train,
-                    distillation: 0.0,
-                };
-                fit(session, &phase, &mut TaskAlone)?;
-                // The trained float network, so that other recipes can start from it.
-                session.model.network.set_train(false, false)?;
-                session.model.network.save(&folder.file("checkpoints/float.pt"))?;
-            }
-            Stage::Calibrate(stage) => {
-                let Some(search) = recipe.search() else { continue };
-                let began = Instant::now();
-                let (name, stages) = ("calibrate".to_owned(), recipe.stages.len());
-                session.sink.event(&Event::StageStarted {
-                    stage: name.clone(),
-                    index,
-                    stages,
-                    epochs: 0.0,
-                    steps: 0,
-                })?;
-                float_top1 = Some(session.evaluate("calibrate", false)?.top1);
-                calibrate(session, stage, search)?;
-                session.evaluate("calibrate", false)?;
-                session.sink.event(&Event::StageEnded { stage: name, seconds: began.elapsed().as_secs_f64() })?;
-            }
-            Stage::Search(stage) => {
-                let mut teacher = session.model.network.deep_copy()?;
-                teacher.set_train(false, false)?;
-                session.teacher = Some(teacher);
-                let phase = Phase {
-                    name: "search",
-                    index,
-                    length: stage.length,
-                    learning_rate: stage.learning_rate,
-                    warmup: Length::Epochs(0.0),
-                    momentum: stage.momentum,
-                    weight_decay: stage.weight_decay,
-                    label_smoothing: 0.0,
-                    quantizers: Some((stage.quantizer_learning_rate, false)),
-                    batch_norm: stage.batch_norm,
-                    distillation: stage.distillation,
-                };
-                let budget = Budget { start: stage.start_bits, target: stage.target_bits, anneal: stage.anneal };
-                fit(session, &phase, &mut FallingBudget::new(budget))?;
-                if let Some(compressor) = &mut session.compressor {
-                    compressor.freeze(stage.target_bits)?;
-                }
-                session.evaluate("search", false)?;
-            }
-            Stage::Finetune(stage) => {
-                let phase = Phase {
-                    name: "finetune",
-                    index,
-                    length: stage.length,
-                    learning_rate: stage.learning_rate,
-                    warmup: Length::Epochs(0.0),
-                    momentum: stage.momentum,
-                    weight_decay: stage.weight_decay,
-                    label_smoothing: 0.0,
-                    quantizers: Some((stage.quantizer_learning_rate, true)),
-                    batch_norm: stage.batch_norm,
-                    distillation: stage.distillation,
-                };
-                fit(session, &phase, &mut TaskAlone)?;
-            }
-        }
-    }
-    match float_top1 {
-        Some(top1) => Ok(top1),
-        None => Ok(session.evaluate("result", false)?.top1),
-    }
-}
-
 struct Reached {
-    float_top1: f64,
     result: super::evaluate::Evaluation,
     recipe_sha256: String,
     model_sha256: String,
@@ -218,7 +128,8 @@ fn summarize(session: &Session<'_>, reached: Reached) -> Result<Summary, TrainEr
     Ok(Summary {
         status: if met { Status::Complete } else { Status::BudgetNotMet },
         mode: session.recipe.mode().to_string(),
-        float_top1: reached.float_top1,
+        // Without a calibration, the result is the float network.
+        float_top1: session.float_top1.unwrap_or(reached.result.top1),
         top1: reached.result.top1,
         bits_per_value,
         bits_per_value_stored: stored_bits(model, compressor)?,

@@ -35,6 +35,8 @@ pub struct Session<'a> {
     pub epochs: u64,
     /// Images that were trained on, and the seconds that it took.
     pub trained: (u64, f64),
+    /// Top-1 of the float network in percent, once the calibration has measured it.
+    pub float_top1: Option<f64>,
 }
 
 impl Session<'_> {

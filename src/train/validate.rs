@@ -78,8 +78,9 @@ fn unreachable_target(loaded: &Loaded, model: &Model) -> Option<Finding> {
     if bits < target {
         return None;
     }
-    let message =
-        format!("the sites that are left out take {bits:.2} bits per value by themselves, so {target} can't be reached");
+    let message = format!(
+        "the sites that are left out take {bits:.2} bits per value by themselves, so {target} can't be reached"
+    );
     let help = "select more sites, or raise the target".to_owned();
     let path = format!("stages[{index}].target_bits");
     Some(loaded.source.finding("unreachable-target", &path, message, Some(help)))

@@ -5,10 +5,10 @@
 //! gradients are drawn from the network's own prediction: that makes their mean square the Fisher information, and keeps it
 //! from vanishing on images that are learned by heart.
 
+use std::time::Instant;
+
 use tch::{Kind, Reduction, Tensor, no_grad};
 
-use super::error::TrainError;
-use super::session::Session;
 use crate::compress::basis::{Basis, Moments, columns};
 use crate::compress::codec::{Transform, to_channels};
 use crate::compress::compressor::{Compressor, GroupStart, PlannedSite};
@@ -20,6 +20,8 @@ use crate::libtorch::{LibtorchError, Position};
 use crate::model::Site;
 use crate::recipe::{self, CalibrateStage, Placement, SearchStage};
 use crate::report::Event;
+use crate::train::error::TrainError;
+use crate::train::session::Session;
 
 /// The fractional part of the golden ratio.
 const GOLDEN: f64 = 0.618_033_988_749_894_9;
@@ -27,11 +29,25 @@ const GOLDEN: f64 = 0.618_033_988_749_894_9;
 /// Samples of each coefficient that distortions are measured on.
 const SAMPLES: usize = 1024;
 
-/// Builds the session's compressor.
+/// Carries out the stage: evaluates the float network, builds the session's compressor, and evaluates what calibration
+/// alone reaches.
 ///
 /// # Errors
 /// If the network, the data or a sink fail.
-pub fn calibrate(session: &mut Session<'_>, stage: &CalibrateStage, search: &SearchStage) -> Result<(), TrainError> {
+pub fn carry_out(session: &mut Session<'_>, stage: &CalibrateStage, index: usize) -> Result<(), TrainError> {
+    let Some(search) = session.recipe.search() else { return Ok(()) };
+    let began = Instant::now();
+    let (name, stages) = ("calibrate".to_owned(), session.recipe.stages.len());
+    session.sink.event(&Event::StageStarted { stage: name.clone(), index, stages, epochs: 0.0, steps: 0 })?;
+    session.float_top1 = Some(session.evaluate("calibrate", false)?.top1);
+    calibrate(session, stage, search)?;
+    session.evaluate("calibrate", false)?;
+    session.sink.event(&Event::StageEnded { stage: name, seconds: began.elapsed().as_secs_f64() })?;
+    Ok(())
+}
+
+/// Builds the session's compressor.
+fn calibrate(session: &mut Session<'_>, stage: &CalibrateStage, search: &SearchStage) -> Result<(), TrainError> {
     session.model.network.set_train(false, false)?;
     let sites: Vec<Site> =
         session.model.sites.iter().filter(|s| session.recipe.sites.selects(&s.name)).cloned().collect();
@@ -276,10 +292,11 @@ fn starts(
         .enumerate()
         .flat_map(|(index, (pca, SitePlan { groups, .. }))| {
             let signed = signed(index, *pca);
-            groups.iter().map(move |g| GroupCost {
+            groups.iter().enumerate().map(move |(g, group)| GroupCost {
                 signed,
-                values: (g.members.len() * sites[index].positions()) as f64,
-                cost: g.cost.clone(),
+                values: (group.members.len() * sites[index].positions()) as f64,
+                cost: group.cost.clone(),
+                anchor: g == 0,
             })
         })
         .collect();

@@ -1,0 +1,24 @@
+//! The stages of a recipe, one file each.
+
+mod calibrate;
+mod finetune;
+mod search;
+mod train;
+
+use super::error::TrainError;
+use super::folder::RunFolder;
+use super::session::Session;
+use crate::recipe::Stage;
+
+/// Carries out one stage of the recipe, the one at `index`.
+///
+/// # Errors
+/// If the network, the data or a sink fail, or the training diverges.
+pub fn carry_out(session: &mut Session<'_>, stage: &Stage, index: usize, folder: &RunFolder) -> Result<(), TrainError> {
+    match stage {
+        Stage::Train(stage) => train::carry_out(session, stage, index, folder),
+        Stage::Calibrate(stage) => calibrate::carry_out(session, stage, index),
+        Stage::Search(stage) => search::carry_out(session, stage, index),
+        Stage::Finetune(stage) => finetune::carry_out(session, stage, index),
+    }
+}

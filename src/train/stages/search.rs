@@ -1,0 +1,26 @@
+//! The dynamic bit-width search: weights, steps and ranges learn while the budget falls; then the widths are frozen.
+
+use crate::compress::budget::Budget;
+use crate::recipe::SearchStage;
+use crate::train::error::TrainError;
+use crate::train::fit::{Phase, fit};
+use crate::train::objective::FallingBudget;
+use crate::train::session::Session;
+
+/// Searches, then freezes integer widths that meet the target.
+///
+/// # Errors
+/// If the network, the data or a sink fail, or the training diverges.
+pub fn carry_out(session: &mut Session<'_>, stage: &SearchStage, index: usize) -> Result<(), TrainError> {
+    let mut teacher = session.model.network.deep_copy()?;
+    teacher.set_train(false, false)?;
+    session.teacher = Some(teacher);
+    let phase = Phase::retraining("search", index, &stage.retraining(), false);
+    let budget = Budget { start: stage.start_bits, target: stage.target_bits, anneal: stage.anneal };
+    fit(session, &phase, &mut FallingBudget::new(budget))?;
+    if let Some(compressor) = &mut session.compressor {
+        compressor.freeze(stage.target_bits)?;
+    }
+    session.evaluate("search", false)?;
+    Ok(())
+}
