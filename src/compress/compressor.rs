@@ -173,7 +173,10 @@ impl Compressor {
         let values = Tensor::from_slice(&values).f_to_device(self.device)?;
         let extra = Tensor::from_slice(&extra).f_to_device(self.device)?;
         let levels = self.log_range.f_sub(&self.log_step)?.f_exp2()?;
-        let bits = levels.f_add_scalar(1.0)?.f_log2()?.f_add(&extra)?.f_clamp_max(f64::from(MAX_BITS))?;
+        let real = levels.f_add_scalar(1.0)?.f_log2()?.f_add(&extra)?;
+        // Straight through the limit: a group at 8 bits must feel the budget, too.
+        let over = real.f_detach()?.f_sub_scalar(f64::from(MAX_BITS))?.f_clamp_min(0.0)?;
+        let bits = real.f_sub(&over)?;
         Ok(bits.f_mul(&values)?.f_sum(Kind::Float)?.f_add_scalar(self.uncompressed_bits() / self.total_values)?)
     }
 
@@ -238,7 +241,7 @@ impl Compressor {
         Ok(self.codecs.iter().map(of_codec).collect())
     }
 
-    /// Drops groups whose range fell under half a step, where every value rounds to 0; a site's most important group stays.
+    /// Drops groups whose range fell under half a step, where no code is left between 0 and the range; a site's most important group stays.
     /// Returns how many were dropped.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 //!
 //! The budget is a constraint, not a wish: the result never takes more than the target. Starting from the widths that were
 //! learned, the group that loses least per saved bit gives way until the target is met; what is then left over goes to the
-//! group that gains most.
+//! group that gains most. What was dropped before stays dropped.
 
 use super::quantizer::{MAX_BITS, widths};
 
@@ -56,7 +56,9 @@ pub fn meet_budget(groups: &[GroupCost], start: &[u32], budget: f64) -> Vec<u32>
         let room = budget - total;
         let higher = groups.iter().enumerate().flat_map(|(index, g)| {
             let from = bits[index];
-            let fits = move |&to: &u32| to > from && g.values * f64::from(to - from) <= room;
+            // A group that was dropped before has a step and a range of long ago.
+            let alive = start[index] > 0;
+            let fits = move |&to: &u32| alive && to > from && g.values * f64::from(to - from) <= room;
             widths(g.signed).filter(fits).map(move |to| (slope(g, to, from), index, to))
         });
         let best = higher.filter(|c| c.0 > 0.0).max_by(|a, b| a.0.total_cmp(&b.0));
@@ -98,6 +100,7 @@ mod tests {
             let budget = target * costs.iter().map(|g| g.values).sum::<f64>();
             let bits = meet_budget(&costs, &start, budget);
             prop_assert!(total_bits(&costs, &bits) <= budget);
+            prop_assert!(bits.iter().zip(&start).all(|(&now, &before)| before > 0 || now == 0));
             prop_assert!(bits.iter().zip(&costs).all(|(&b, g)| widths(g.signed).any(|w| w == b)));
         }
     }

@@ -32,7 +32,7 @@ pub fn inferred_bits(step: f64, range: f64, signed: bool) -> u32 {
     (bits as u32).clamp(least_bits(signed), MAX_BITS)
 }
 
-/// Whether a range is so small beside the step that every value rounds to 0: `qmax < d/2`.
+/// Whether a range is so small beside the step that no code is left between 0 and it: `qmax < d/2`.
 pub fn is_void(step: f64, range: f64) -> bool {
     range < step / 2.0
 }

@@ -1,6 +1,6 @@
 //! The calibration: statistics of every site over training images, then bases, transforms, groups and first quantizers.
 //!
-//! Three passes over training images, without augmentation and in evaluation mode: channel means and covariances (for the
+//! Two passes over training images, without augmentation and in evaluation mode: channel means and covariances (for the
 //! bases), then squared gradients and samples of the coefficients (for sensitivities and distortions). Labels for the
 //! gradients are drawn from the network's own prediction: that makes their mean square the Fisher information, and keeps it
 //! from vanishing on images that are learned by heart.
@@ -327,7 +327,8 @@ fn spread(step: f64, bits: u32, signed: bool, number: f64) -> (f64, f64) {
     let range = step * levels(bits, signed);
     let part = 0.9 * (number * GOLDEN).fract();
     let real = f64::from(bits) - part - f64::from(u8::from(signed));
-    let wanted = real.exp2() - 1.0;
+    // At the least width, stay clear of the half step below which a group counts as dropped.
+    let wanted = (real.exp2() - 1.0).max(0.6);
     let change = (range / step / wanted).sqrt();
     (step * change, range / change)
 }
