@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::checkpoint::save;
 use super::error::TrainError;
+use super::evaluate::Evaluation;
 use super::folder::{RunFolder, sha256, sha256_of_file};
 use super::session::{Session, resolve_device};
 use super::stages;
@@ -84,12 +85,21 @@ pub fn run(loaded: &Loaded, options: RunOptions) -> Result<(Summary, PathBuf), T
         parameters: session.model.parameters,
         macs: session.model.macs,
     })?;
+    let reached = |result| Reached { result, recipe_sha256, model_sha256, started };
     for (index, stage) in recipe.stages.iter().enumerate() {
-        stages::carry_out(&mut session, stage, index, &folder)?;
+        if let Err(error) = stages::carry_out(&mut session, stage, index, &folder) {
+            if matches!(error, TrainError::Diverged { .. }) {
+                let nothing = Evaluation { top1: f64::NAN, loss: f64::NAN, images: 0, entropy: None };
+                let mut summary = summarize(&session, reached(nothing))?;
+                summary.status = Status::Diverged;
+                summary.save(&folder.file("summary.json"))?;
+            }
+            return Err(error);
+        }
     }
     let result = session.evaluate("result", true)?;
     save(&folder, &session.model.network, session.compressor.as_ref())?;
-    let summary = summarize(&session, Reached { result, recipe_sha256, model_sha256, started })?;
+    let summary = summarize(&session, reached(result))?;
     summary.save(&folder.file("summary.json"))?;
     session.sink.event(&Event::Finished { summary: Box::new(summary.clone()) })?;
     sinks.finish()?;
@@ -111,7 +121,7 @@ fn device_name(device: tch::Device) -> String {
 }
 
 struct Reached {
-    result: super::evaluate::Evaluation,
+    result: Evaluation,
     recipe_sha256: String,
     model_sha256: String,
     started: Instant,
