@@ -364,3 +364,19 @@ fn settings_on_the_command_line_count() {
         assert_eq!((number(&summary, "target_bits"), &summary["seed"]), (3.0, &Json::from(8)));
     }
 }
+
+#[test]
+fn the_training_images_can_be_measured_too() {
+    let run = joint();
+    let found = dimbit_in(&run.folder, &["eval", "run", "--split", "train", "--json"]).json();
+    assert_eq!(found["images"], 4000);
+    assert_eq!(found["bits_per_value"], run.summary()["bits_per_value"]);
+    assert_eq!(run.eval()["images"], 1000);
+}
+
+#[test]
+fn a_budget_that_falls_faster_than_widths_can_follow_is_said() {
+    // 5.5 bits in 17 of 20 steps, at most 0.04 bits a step.
+    let ended = &joint().ended;
+    assert!(ended.stderr.contains("lengthen the search"), "{}", ended.stderr);
+}

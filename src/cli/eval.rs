@@ -2,10 +2,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::print;
+use crate::data::Split;
 use crate::libtorch::set_deterministic;
 use crate::recipe::{Override, Recipe};
 use crate::train::{Measured, measure_model, measure_run};
@@ -21,18 +22,33 @@ pub struct Eval {
     /// Changes a key of the recipe: `KEY.PATH=VALUE`. May be given several times.
     #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
     set: Vec<Override>,
+    /// The images to measure on.
+    #[arg(long, value_enum, default_value_t = SplitName::Val)]
+    split: SplitName,
     /// Print JSON.
     #[arg(long)]
     json: bool,
 }
 
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum SplitName {
+    /// The validation images.
+    Val,
+    /// The training images, without augmentation.
+    Train,
+}
+
 impl Eval {
     pub(super) fn run(&self) -> Result<ExitCode> {
+        let split = match self.split {
+            SplitName::Val => Split::Validation,
+            SplitName::Train => Split::Train,
+        };
         let measured = if self.what.is_dir() {
             if self.recipe.is_some() {
                 bail!("--recipe goes with a TorchScript file: a run's folder has its own recipe");
             }
-            measure_run(&self.what, &self.set)?
+            measure_run(&self.what, &self.set, split)?
         } else {
             let Some(recipe) = &self.recipe else {
                 bail!(
@@ -43,7 +59,7 @@ impl Eval {
             let mut loaded = Recipe::load(recipe, &self.set)?;
             loaded.recipe.model.path = std::path::absolute(&self.what)?;
             set_deterministic(loaded.recipe.seed)?;
-            measure_model(&loaded)?
+            measure_model(&loaded, split)?
         };
         let Measured { top1, images, bits_per_value, bits_per_value_stored, bits_per_value_entropy } = measured;
         if self.json {

@@ -7,7 +7,7 @@
 use crate::recipe::Anneal;
 
 /// Part of the search after which the target stands: the rest is for settling.
-const FALL: f64 = 0.85;
+pub const FALL: f64 = 0.85;
 
 /// The falling budget `B₀(t)` in bits per value.
 #[derive(Debug, Clone, Copy)]

@@ -1,10 +1,11 @@
-//! Accuracy on the validation split, and the entropy of the codes.
+//! Accuracy on a split, and the entropy of the codes.
 
 use tch::{Kind, Reduction, Tensor, no_grad};
 
 use super::error::TrainError;
 use super::feed::Feed;
 use crate::compress::compressor::Compressor;
+use crate::data::Split;
 use crate::libtorch::{LibtorchError, Position};
 use crate::model::Model;
 
@@ -75,7 +76,7 @@ impl Histograms {
     }
 }
 
-/// Evaluates on the whole validation split, in evaluation mode. `progress(done, total)` is called after each batch.
+/// Evaluates on a whole split, in evaluation mode. `progress(done, total)` is called after each batch.
 ///
 /// # Errors
 /// If the network or the data fail.
@@ -83,6 +84,7 @@ pub fn evaluate(
     model: &mut Model,
     compressor: Option<&Compressor>,
     feed: &Feed,
+    split: Split,
     with_entropy: bool,
     mut progress: impl FnMut(u64, u64) -> Result<(), TrainError>,
 ) -> Result<Evaluation, TrainError> {
@@ -91,7 +93,7 @@ pub fn evaluate(
     let mut histograms =
         Histograms { counts: compressor.map(|c| c.codecs.iter().map(|_| None).collect()).unwrap_or_default() };
     let (mut correct, mut loss, mut images) = (0.0, 0.0, 0_usize);
-    for batch in feed.validation() {
+    for batch in feed.all(split) {
         let (x, y) = batch?;
         let logits = no_grad(|| match (compressor, &quantizers) {
             (Some(compressor), Some(quantizers)) => model.network.forward(&x, |site, position: Position, value| {
@@ -109,7 +111,7 @@ pub fn evaluate(
         correct += logits.f_argmax(1, false)?.f_eq_tensor(&y)?.f_sum(Kind::Double)?.f_double_value(&[])?;
         loss += logits.f_cross_entropy_loss(&y, None::<&Tensor>, Reduction::Sum, -100, 0.0)?.f_double_value(&[])?;
         images += y.size()[0] as usize;
-        progress(images as u64, feed.validation_images as u64)?;
+        progress(images as u64, feed.images(split) as u64)?;
     }
     let count = images.max(1) as f64;
     let entropy = match compressor {

@@ -75,9 +75,20 @@ impl Feed {
         Batches { epoch: self.plain.epoch(0), device: self.device }
     }
 
-    /// All validation images, in order.
-    pub fn validation(&self) -> Batches {
-        Batches { epoch: self.validation.epoch(0), device: self.device }
+    /// All images of a split, without augmentation.
+    pub fn all(&self, split: Split) -> Batches {
+        match split {
+            Split::Train => self.calibration(),
+            Split::Validation => Batches { epoch: self.validation.epoch(0), device: self.device },
+        }
+    }
+
+    /// Number of images of a split.
+    pub fn images(&self, split: Split) -> usize {
+        match split {
+            Split::Train => self.train_images,
+            Split::Validation => self.validation_images,
+        }
     }
 }
 

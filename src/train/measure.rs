@@ -9,6 +9,7 @@ use super::run::stored_bits;
 use super::session::resolve_device;
 use super::validate::validate;
 use crate::compress::compressor::Compressor;
+use crate::data::Split;
 use crate::recipe::{Loaded, Override};
 
 /// What `dimbit eval` tells.
@@ -26,13 +27,13 @@ pub struct Measured {
     pub bits_per_value_entropy: Option<f64>,
 }
 
-/// Measures a finished run on its validation split.
+/// Measures a finished run on a split of its data.
 ///
 /// # Errors
 /// If the folder can't be opened; see [`open_run`].
-pub fn measure_run(folder: &Path, overrides: &[Override]) -> Result<Measured, TrainError> {
+pub fn measure_run(folder: &Path, overrides: &[Override], split: Split) -> Result<Measured, TrainError> {
     let OpenedRun { mut model, compressor, feed, .. } = open_run(folder, overrides)?;
-    let found = evaluate(&mut model, compressor.as_ref(), &feed, true, |_, _| Ok(()))?;
+    let found = evaluate(&mut model, compressor.as_ref(), &feed, split, true, |_, _| Ok(()))?;
     let bits = compressor.as_ref().map(Compressor::bits_per_value).transpose()?;
     let stored = stored_bits(&model, compressor.as_ref())?;
     Ok(measured(found, bits, stored))
@@ -42,12 +43,12 @@ pub fn measure_run(folder: &Path, overrides: &[Override]) -> Result<Measured, Tr
 ///
 /// # Errors
 /// If the network and the data don't fit.
-pub fn measure_model(loaded: &Loaded) -> Result<Measured, TrainError> {
+pub fn measure_model(loaded: &Loaded, split: Split) -> Result<Measured, TrainError> {
     let mut plain = loaded.clone();
     // Only the network and the data matter: what the stages need is no concern of an evaluation.
     plain.recipe.stages.clear();
     let (mut model, feed) = validate(&plain, resolve_device(plain.recipe.device)?)?;
-    let found = evaluate(&mut model, None, &feed, false, |_, _| Ok(()))?;
+    let found = evaluate(&mut model, None, &feed, split, false, |_, _| Ok(()))?;
     let stored = stored_bits(&model, None)?;
     Ok(measured(found, None, stored))
 }

@@ -8,6 +8,7 @@ use super::error::TrainError;
 use super::evaluate::{Evaluation, evaluate};
 use super::feed::Feed;
 use crate::compress::compressor::Compressor;
+use crate::data::Split;
 use crate::libtorch::{Network, cuda_devices};
 use crate::model::Model;
 use crate::recipe::{self, Recipe};
@@ -40,14 +41,15 @@ pub struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// Evaluates and reports it.
+    /// Evaluates on the validation split and reports it.
     ///
     /// # Errors
     /// If the network, the data or a sink fail.
     pub fn evaluate(&mut self, stage: &str, with_entropy: bool) -> Result<Evaluation, TrainError> {
         let sink = &mut *self.sink;
         let mut last = Instant::now();
-        let found = evaluate(&mut self.model, self.compressor.as_ref(), &self.feed, with_entropy, |done, total| {
+        let (model, compressor) = (&mut self.model, self.compressor.as_ref());
+        let found = evaluate(model, compressor, &self.feed, Split::Validation, with_entropy, |done, total| {
             if last.elapsed().as_millis() > 200 {
                 last = Instant::now();
                 sink.event(&Event::Progress { stage: stage.to_owned(), done, total, what: "evaluating".to_owned() })?;
