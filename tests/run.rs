@@ -380,3 +380,26 @@ fn a_budget_that_falls_faster_than_widths_can_follow_is_said() {
     let ended = &joint().ended;
     assert!(ended.stderr.contains("lengthen the search"), "{}", ended.stderr);
 }
+
+#[test]
+fn a_target_below_the_least_width_empties_sites_and_still_ends_well() {
+    // One group a site and PCA everywhere: the least width is 2 bits, so 1.5 can only be met by dropping whole sites.
+    let stages = stages(1.5).replace("images: 128", "transform: pca, max_groups: 1, images: 128");
+    let run = Run::of(&format!("{}{stages}", head("tiny-scripted.pt")));
+    let summary = run.summary();
+    assert_eq!(summary["status"], "complete");
+    assert!(number(&summary, "bits_per_value") <= 1.5);
+    assert_eq!(run.eval()["top1"], summary["top1"]);
+}
+
+#[test]
+fn a_changed_model_file_is_not_taken_for_the_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model.pt");
+    fs::copy(fixture("tiny-scripted.pt"), &model).unwrap();
+    let recipe = tiny().replace(&fixture("tiny-scripted.pt").display().to_string(), &model.display().to_string());
+    let run = Run::of(&recipe);
+    assert_eq!(run.summary()["status"], "complete");
+    fs::copy(fixture("tiny-traced.pt"), &model).unwrap();
+    dimbit_in(&run.folder, &["eval", "run"]).refused(1, &["model.pt", "SHA-256", "model.path"]);
+}

@@ -3,12 +3,11 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
-use tch::Device;
 
 use super::print;
 use crate::libtorch::set_deterministic;
 use crate::recipe::{Override, Recipe};
-use crate::train::validate;
+use crate::train::{resolve_device, validate};
 
 /// Checks a recipe, first its form, then against its model and its data; prints every finding with file, line and column.
 #[derive(Debug, Args)]
@@ -24,7 +23,7 @@ impl Validate {
     pub(super) fn run(&self) -> Result<ExitCode> {
         let loaded = Recipe::load(&self.recipe, &self.set)?;
         set_deterministic(loaded.recipe.seed)?;
-        let (model, feed) = validate(&loaded, Device::Cpu)?;
+        let (model, feed) = validate(&loaded, resolve_device(loaded.recipe.device)?)?;
         print(&format!(
             "{}: fine ({} mode, {} sites, {} training and {} validation images)",
             self.recipe.display(),

@@ -60,7 +60,7 @@ impl Moments {
         let covariance = self.products.f_div_scalar(count)?.f_sub(&mean.f_outer(&mean)?)?;
         let (values, vectors) = covariance.f_linalg_eigh("L")?;
         let (values, vectors) = (values.f_flip([0])?, vectors.f_flip([1])?);
-        // An eigenvector's sign is free; fixing it makes the basis the same on every machine.
+        // An eigenvector's sign is free: fixed by its largest component, so that it doesn't hang on the solver.
         let largest = vectors.f_abs()?.f_argmax(0, true)?;
         let sign = vectors.f_gather(0, &largest, false)?.f_sign()?;
         let variances = Vec::<f64>::try_from(values.f_clamp_min(0.0)?.f_contiguous()?)?;

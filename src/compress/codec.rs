@@ -125,9 +125,16 @@ impl SiteCodec {
     /// If the shape is not the site's.
     pub fn apply(&self, x: &Tensor, quantizers: &Quantizers) -> Result<Tensor, LibtorchError> {
         let flat = to_channels(x, &self.site)?;
-        let z = self.transformed(&flat)?;
-        let quantized = self.quantized(&z, quantizers)?;
-        from_channels(&self.inverse(&quantized, &flat)?, x, &self.site)
+        let reconstructed = match &self.prepared.matrices {
+            // Nothing is left to compute: the mean stands for every value.
+            Some((_, _, _, mean)) if self.kept() == 0 => flat.f_zeros_like()?.f_add(&mean.f_unsqueeze(1)?)?,
+            _ => self.inverse(&self.quantized(&self.transformed(&flat)?, quantizers)?)?,
+        };
+        let bounded = match (&self.transform, self.position(), self.site.lower_bound) {
+            (Transform::Pca { .. }, Position::After, Some(least)) => reconstructed.f_clamp_min(least)?,
+            _ => reconstructed,
+        };
+        from_channels(&bounded, x, &self.site)
     }
 
     /// The codes that a device would store, and the group of each: `[batch, kept, positions]`, `[kept]`; float tensors of
@@ -136,12 +143,18 @@ impl SiteCodec {
     /// # Errors
     /// If the shape is not the site's.
     pub fn codes(&self, x: &Tensor, quantizers: &Quantizers) -> Result<(Tensor, &Tensor), LibtorchError> {
-        let z = self.transformed(&to_channels(x, &self.site)?)?;
+        let flat = to_channels(x, &self.site)?;
+        if self.kept() == 0 {
+            let none = flat.f_narrow(1, 0, 0)?;
+            return Ok((none, &self.prepared.group));
+        }
+        let z = self.transformed(&flat)?;
         let (step, range) = self.per_channel(quantizers)?;
         let high = range.f_div(&step)?.f_unsqueeze(1)?;
         let low = if self.signed { high.f_neg()? } else { high.f_zeros_like()? };
-        let scaled = z.f_sub(&self.prepared.offset.f_unsqueeze(1)?)?.f_div(&step.f_unsqueeze(1)?)?;
-        Ok((scaled.f_round()?.f_maximum(&low)?.f_minimum(&high)?, &self.prepared.group))
+        // The kernel's own arithmetic, so that ties fall the same way; n = range/d is whole but for its last digit.
+        let scaled = z.f_sub(&self.prepared.offset.f_unsqueeze(1)?)?.f_mul(&step.f_reciprocal()?.f_unsqueeze(1)?)?;
+        Ok((scaled.f_round()?.f_maximum(&low)?.f_minimum(&high)?.f_round()?, &self.prepared.group))
     }
 
     fn per_channel(&self, quantizers: &Quantizers) -> Result<(Tensor, Tensor), LibtorchError> {
@@ -166,13 +179,11 @@ impl SiteCodec {
         }
     }
 
-    fn inverse(&self, z: &Tensor, x: &Tensor) -> Result<Tensor, LibtorchError> {
-        let Some((_, _, inverse, mean)) = &self.prepared.matrices else { return Ok(z.shallow_clone()) };
-        let reconstructed =
-            if self.kept() == 0 { x.f_zeros_like()?.f_add(&mean.f_unsqueeze(1)?)? } else { product(z, inverse, mean)? };
-        match (self.position(), self.site.lower_bound) {
-            (Position::After, Some(least)) => Ok(reconstructed.f_clamp_min(least)?),
-            _ => Ok(reconstructed),
+    /// `[batch, kept, positions]` → `[batch, channels, positions]`.
+    fn inverse(&self, z: &Tensor) -> Result<Tensor, LibtorchError> {
+        match &self.prepared.matrices {
+            None => Ok(z.shallow_clone()),
+            Some((_, _, inverse, mean)) => product(z, inverse, mean),
         }
     }
 }

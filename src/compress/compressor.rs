@@ -35,6 +35,10 @@ pub struct GroupStart {
     pub bits: u32,
     /// The loss that one image's values add at each width 0..=8.
     pub cost: Vec<f64>,
+    /// Best step for each width 0..=8, as calibration measured it.
+    pub steps: Vec<f64>,
+    /// The group that its site keeps to the last.
+    pub anchor: bool,
 }
 
 /// A group as it stands now.
@@ -64,6 +68,8 @@ pub struct Compressor {
     /// Values of one image: all sites of the network, whether they have a codec or not.
     total_values: f64,
     pub(super) groups: Vec<GroupCost>,
+    /// For each group, the best step of each width, as calibration measured it.
+    pub(super) best_steps: Vec<Vec<f64>>,
     dropped: Vec<bool>,
     /// Integer widths, once they are frozen.
     pub(super) frozen: Option<Vec<u32>>,
@@ -78,15 +84,16 @@ impl Compressor {
     /// If libtorch fails.
     pub fn new(model: &Model, planned: Vec<PlannedSite>, device: Device) -> Result<Self, LibtorchError> {
         let (mut codecs, mut groups, mut dropped) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut log_step, mut log_range) = (Vec::new(), Vec::new());
+        let (mut log_step, mut log_range, mut best_steps) = (Vec::new(), Vec::new(), Vec::new());
         let surveyed = model.network.survey().sites.len();
         let mut codec_of_site = vec![None; surveyed];
         for plan in planned {
             let first_group = groups.len();
-            for (index, group) in plan.groups.iter().enumerate() {
+            for group in &plan.groups {
                 let values = (plan.site.positions() * group.members.len()) as f64;
-                groups.push(GroupCost { signed: plan.signed, values, cost: group.cost.clone(), anchor: index == 0 });
+                groups.push(GroupCost { signed: plan.signed, values, cost: group.cost.clone(), anchor: group.anchor });
                 dropped.push(group.bits == 0);
+                best_steps.push(group.steps.clone());
                 log_step.push(group.step.log2() as f32);
                 log_range.push(group.range.log2() as f32);
             }
@@ -103,6 +110,7 @@ impl Compressor {
             total_values: model.values() as f64,
             codecs,
             groups,
+            best_steps,
             dropped: vec![false; dropped.len()],
             frozen: None,
             codec_of_site,
@@ -151,11 +159,6 @@ impl Compressor {
     /// The codec of a surveyed site.
     pub fn codec(&self, site: usize) -> Option<&SiteCodec> {
         self.codec_of_site.get(site).copied().flatten().map(|index| &self.codecs[index])
-    }
-
-    /// Number of groups in the network.
-    pub fn group_count(&self) -> usize {
-        self.groups.len()
     }
 
     /// Bits per value `B` as a differentiable scalar: `Σ values · min(b + ½, 8) / Σ values` with the real-valued `b` before
@@ -249,10 +252,8 @@ impl Compressor {
     pub fn drop_void(&mut self) -> Result<usize, LibtorchError> {
         let (steps, ranges) = self.steps_and_ranges()?;
         let mut dropped = self.dropped.clone();
-        for codec in &self.codecs {
-            for g in codec.first_group + 1..codec.first_group + codec.groups.len() {
-                dropped[g] |= is_void(steps[g], ranges[g]);
-            }
+        for (g, group) in self.groups.iter().enumerate() {
+            dropped[g] |= !group.anchor && is_void(steps[g], ranges[g]);
         }
         let count = dropped.iter().zip(&self.dropped).filter(|(now, before)| now != before).count();
         if count > 0 {
@@ -278,15 +279,18 @@ impl Compressor {
         no_grad(|| {
             let widest: Vec<f32> = self.groups.iter().map(|g| levels(MAX_BITS, g.signed).log2() as f32).collect();
             let most = self.log_step.f_add(&Tensor::from_slice(&widest).f_to_device(self.device)?)?;
-            let least = self.log_step.f_sub_scalar(2.0)?;
+            // Below one step a group is on its way to be dropped; an anchor isn't, and gains nothing from a smaller range.
+            let slack: Vec<f32> = self.groups.iter().map(|g| if g.anchor { 0.0 } else { 2.0 }).collect();
+            let least = self.log_step.f_sub(&Tensor::from_slice(&slack).f_to_device(self.device)?)?;
             let clamped = self.log_range.f_minimum(&most)?.f_maximum(&least)?;
             self.log_range.f_copy_(&clamped)?;
             Ok(())
         })
     }
 
-    /// Freezes integer widths near the learned ones that take at most `target` bits per value. Ranges stay, steps become
-    /// `qmax/n`. Returns the bits per value.
+    /// Freezes integer widths near the learned ones that take at most `target` bits per value. Ranges stay where the width
+    /// does, and change by the measured ratio of the best ranges where it doesn't; steps become `qmax/n`. Returns the bits
+    /// per value.
     ///
     /// # Errors
     /// If libtorch fails.
@@ -295,21 +299,20 @@ impl Compressor {
         let budget = target * self.total_values - self.uncompressed_bits();
         let bits = super::freeze::meet_budget(&self.groups, &learned, budget);
         let (_, ranges) = self.steps_and_ranges()?;
+        let best_range = |g: usize, b: u32| self.best_steps[g][b as usize] * levels(b, self.groups[g].signed);
         let steps: Vec<f32> = (0..bits.len())
-            .map(|g| match bits[g] {
-                0 => (ranges[g].log2()) as f32,
-                b => (ranges[g] / levels(b, self.groups[g].signed)).log2() as f32,
+            .map(|g| match (learned[g], bits[g]) {
+                (_, 0) => ranges[g].log2() as f32,
+                (before, b) => {
+                    let change = if before == b { 1.0 } else { best_range(g, b) / best_range(g, before) };
+                    (ranges[g] * change / levels(b, self.groups[g].signed)).log2() as f32
+                }
             })
             .collect();
         no_grad(|| self.log_step.f_copy_(&Tensor::from_slice(&steps).f_to_device(self.device)?))?;
         self.set_dropped(&bits.iter().map(|&b| b == 0).collect::<Vec<_>>())?;
         self.frozen = Some(bits);
         self.bits_per_value()
-    }
-
-    /// Whether the widths are frozen.
-    pub fn is_frozen(&self) -> bool {
-        self.frozen.is_some()
     }
 
     /// Extra multiply-accumulates of the transforms for one image: `kept·channels·positions`, there and back, unfolded.

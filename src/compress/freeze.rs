@@ -33,7 +33,8 @@ pub fn total_bits(groups: &[GroupCost], bits: &[u32]) -> f64 {
     groups.iter().zip(bits).map(|(g, &b)| g.values * f64::from(b)).sum()
 }
 
-/// Widths near `start` whose total is at most `budget` bits for one image. Always met, since every group may be dropped.
+/// Widths near `start` whose total is at most `budget` bits for one image. Met for every budget from 0 on, since every
+/// group may be dropped.
 /// Pure and deterministic.
 pub fn meet_budget(groups: &[GroupCost], start: &[u32], budget: f64) -> Vec<u32> {
     let mut bits = start.to_vec();

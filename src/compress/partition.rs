@@ -29,7 +29,7 @@ pub struct PlannedGroup {
 /// The plan of one site under one transform.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SitePlan {
-    /// Groups by falling importance, the dropped one last.
+    /// Groups by falling `sᵢ·σᵢ²` of their coefficients; any of them may be dropped, as a rule the last.
     pub groups: Vec<PlannedGroup>,
     /// Weighted distortion for one image.
     pub distortion: f64,

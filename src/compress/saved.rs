@@ -89,6 +89,8 @@ impl Compressor {
                 range: now.range,
                 bits: now.bits,
                 cost: self.groups[codec.first_group + index].cost.clone(),
+                steps: self.best_steps[codec.first_group + index].clone(),
+                anchor: self.groups[codec.first_group + index].anchor,
             });
             sites.push(SiteState {
                 name: codec.site.name.clone(),
@@ -113,7 +115,8 @@ impl Compressor {
     ) -> Result<Self, RestoreError> {
         let find = |name: String, shape: &[i64]| {
             let found = tensor(&name).filter(|t| t.size() == shape);
-            found.map(|t| t.to_device(device)).ok_or(RestoreError::MissingTensor { name })
+            let found = found.ok_or(RestoreError::MissingTensor { name })?;
+            Ok::<_, RestoreError>(found.f_to_device(device).map_err(LibtorchError::from)?)
         };
         let mut planned = Vec::new();
         for saved in &state.sites {
@@ -122,7 +125,9 @@ impl Compressor {
             let channels = site.channels();
             let mut members: Vec<usize> = saved.groups.iter().flat_map(|g| g.members.clone()).collect();
             members.sort_unstable();
-            let costs_fit = saved.groups.iter().all(|g| g.cost.len() == MAX_BITS as usize + 1 && g.bits <= MAX_BITS);
+            let entries = MAX_BITS as usize + 1;
+            let costs_fit =
+                saved.groups.iter().all(|g| g.cost.len() == entries && g.steps.len() == entries && g.bits <= MAX_BITS);
             if members != (0..channels).collect::<Vec<_>>() || !costs_fit {
                 return Err(RestoreError::NoPartition { site: site.name, channels });
             }

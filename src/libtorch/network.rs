@@ -3,6 +3,7 @@
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
@@ -138,7 +139,7 @@ impl Network {
         if read < magic.len() || &magic != b"PK\x03\x04" {
             return Err(not_a_network("it isn't a TorchScript archive (no zip signature)".into(), EXPORT_HELP));
         }
-        let c_path = CString::new(path.to_string_lossy().as_bytes())
+        let c_path = CString::new(path.as_os_str().as_bytes())
             .map_err(|_| not_a_network("its path holds a zero byte".into(), EXPORT_HELP))?;
         let mut handle = std::ptr::null_mut();
         // SAFETY: `c_path` outlives the call, `handle` is written on success only.
@@ -195,7 +196,7 @@ impl Network {
     /// If the file can't be written.
     pub fn save(&self, path: &Path) -> Result<(), LibtorchError> {
         let what = "save the network";
-        let c_path = CString::new(path.to_string_lossy().as_bytes())
+        let c_path = CString::new(path.as_os_str().as_bytes())
             .map_err(|e| LibtorchError::Call { what, reason: e.to_string() })?;
         // SAFETY: both pointers are live.
         call(|error| unsafe { ffi::dimbit_network_save(self.handle, c_path.as_ptr(), error) })

@@ -127,11 +127,12 @@ fn sites(survey: &Survey, seen: &Observed) -> (Vec<Site>, Vec<Option<usize>>) {
     let mut sites = Vec::new();
     let mut numbers = vec![None; survey.sites.len()];
     for (index, (raw, shape)) in survey.sites.iter().zip(&seen.sites).enumerate() {
-        let Some(shape) = shape else { continue };
-        let mut shape = shape[1..].to_vec();
+        // What has no batch dimension (a scale, a weight) is no activation.
+        let Some([1, shape @ ..]) = shape.as_deref() else { continue };
         if shape.is_empty() {
             continue;
         }
+        let mut shape = shape.to_vec();
         let channels_last = raw.channels_last && shape.len() > 1;
         if channels_last {
             shape.rotate_right(1);
@@ -152,10 +153,13 @@ fn sites(survey: &Survey, seen: &Observed) -> (Vec<Site>, Vec<Option<usize>>) {
 }
 
 fn stored(survey: &Survey, seen: &Observed, numbers: &[Option<usize>]) -> Vec<StoredTensor> {
-    let ran = survey.stored.iter().zip(&seen.stored).filter_map(|(raw, shape)| Some((raw, shape.as_ref()?)));
+    let ran = survey.stored.iter().zip(&seen.stored).filter_map(|(raw, shape)| match shape.as_deref() {
+        Some([1, shape @ ..]) if !shape.is_empty() => Some((raw, shape.to_vec())),
+        _ => None,
+    });
     ran.map(|(raw, shape)| StoredTensor {
         name: raw.name.clone(),
-        shape: shape[1..].to_vec(),
+        shape,
         site: raw.sites.first().and_then(|&site| numbers[site]),
     })
     .collect()

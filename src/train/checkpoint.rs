@@ -10,7 +10,7 @@ use tch::{Device, Tensor, no_grad};
 
 use super::error::TrainError;
 use super::feed::Feed;
-use super::folder::RunFolder;
+use super::folder::{RunFolder, sha256_of_file};
 use super::session::resolve_device;
 use super::validate::validate;
 use crate::compress::compressor::Compressor;
@@ -18,7 +18,7 @@ use crate::compress::saved::CompressorState;
 use crate::libtorch::{Network, set_deterministic};
 use crate::model::Model;
 use crate::recipe::{Override, Recipe};
-use crate::report::{Summary, write_atomically};
+use crate::report::{ReportError, Summary, write_atomically};
 
 #[derive(Serialize, Deserialize)]
 struct Manifest {
@@ -48,24 +48,10 @@ pub fn save(folder: &RunFolder, network: &Network, compressor: Option<&Compresso
         }
         None => None,
     };
-    let path = folder.file(TENSORS);
-    let partial = folder.file("checkpoints/final.safetensors.tmp");
-    Tensor::write_safetensors(&tensors, &partial)?;
-    let sync = || -> std::io::Result<()> {
-        std::fs::File::open(&partial)?.sync_all()?;
-        std::fs::rename(&partial, &path)
-    };
-    sync().map_err(|e| TrainError::Folder {
-        path: path.clone(),
-        reason: e.to_string(),
-        help: "check the folder's permissions and the free space",
-    })?;
+    folder.publish(TENSORS, |partial| Tensor::write_safetensors(&tensors, partial))?;
     let manifest = Manifest { dimbit_version: env!("CARGO_PKG_VERSION").to_owned(), compressor: state };
-    let json = serde_json::to_vec_pretty(&manifest).map_err(|e| TrainError::Folder {
-        path: folder.file(MANIFEST),
-        reason: e.to_string(),
-        help: "this is a mistake of the program",
-    })?;
+    let json = serde_json::to_vec_pretty(&manifest)
+        .map_err(|e| ReportError::Write { path: folder.file(MANIFEST), source: e.into() })?;
     write_atomically(&folder.file(MANIFEST), &json)?;
     Ok(())
 }
@@ -109,6 +95,13 @@ pub fn open_run(path: &Path, overrides: &[Override]) -> Result<OpenedRun, TrainE
     set_deterministic(loaded.recipe.seed)?;
     let device = resolve_device(loaded.recipe.device)?;
     let (model, feed) = validate(&loaded, device)?;
+    if sha256_of_file(&loaded.recipe.model.path)? != summary.model_sha256 {
+        return Err(TrainError::Folder {
+            path: loaded.recipe.model.path,
+            reason: "the model file is not the one that the run was made with (another SHA-256)".into(),
+            help: "give that file by --set model.path=FILE, or run the recipe again",
+        });
+    }
     let manifest_path = folder.file(MANIFEST);
     let damaged = |path: &Path, reason: String| TrainError::Folder {
         path: path.to_path_buf(),

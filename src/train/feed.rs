@@ -75,6 +75,18 @@ impl Feed {
         Batches { epoch: self.plain.epoch(0), device: self.device }
     }
 
+    /// Like [`Self::calibration`], images alone, in parts of at most `size`: `[≤ size, channels, height, width]`.
+    pub fn calibration_in_parts(&self, size: i64) -> impl Iterator<Item = Result<Tensor, TrainError>> + use<> {
+        self.calibration().flat_map(move |batch| {
+            let parts = batch.and_then(|(images, _)| Ok(images.f_split(size, 0)?));
+            let (parts, error) = match parts {
+                Ok(parts) => (parts, None),
+                Err(error) => (Vec::new(), Some(Err(error))),
+            };
+            parts.into_iter().map(Ok).chain(error)
+        })
+    }
+
     /// All images of a split, without augmentation.
     pub fn all(&self, split: Split) -> Batches {
         match split {

@@ -172,7 +172,7 @@ pub fn fit(session: &mut Session<'_>, phase: &Phase, objective: &mut dyn Objecti
             trained += y.size()[0] as u64;
             done += 1;
             session.step += 1;
-            if done.is_multiple_of(report_every) || done == steps {
+            if done.is_multiple_of(report_every) || done.is_multiple_of(per_epoch) || done == steps {
                 let losses = Vec::<f64>::try_from(window.losses.f_to_device(tch::Device::Cpu)?)?;
                 let count = window.steps as f64;
                 let total = losses.iter().sum::<f64>() / count;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::error::TrainError;
+use crate::report::ReportError;
 
 /// Paths within a run's folder.
 #[derive(Debug, Clone)]
@@ -42,6 +43,21 @@ impl RunFolder {
     /// An existing folder.
     pub fn at(path: &Path) -> Self {
         Self { path: path.to_path_buf() }
+    }
+
+    /// Writes a file by `write` under a temporary name, brings it to disk, and only then gives it its name.
+    ///
+    /// # Errors
+    /// [`ReportError::Write`], or what `write` fails with.
+    pub fn publish<E>(&self, name: &str, write: impl FnOnce(&Path) -> Result<(), E>) -> Result<(), TrainError>
+    where
+        TrainError: From<E>,
+    {
+        let (path, partial) = (self.file(name), self.file(&format!("{name}.tmp")));
+        write(&partial)?;
+        let publish = || fs::File::open(&partial)?.sync_all().and_then(|()| fs::rename(&partial, &path));
+        publish().map_err(|source| ReportError::Write { path: path.clone(), source })?;
+        Ok(())
     }
 
     /// A file in the folder.

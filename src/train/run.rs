@@ -85,14 +85,20 @@ pub fn run(loaded: &Loaded, options: RunOptions) -> Result<(Summary, PathBuf), T
         parameters: session.model.parameters,
         macs: session.model.macs,
     })?;
+    if session.model.baked_evaluation {
+        let message = "the network was traced in evaluation: its batch normalisation stays frozen in every stage";
+        session.sink.event(&Event::Warning { message: message.to_owned() })?;
+    }
     let reached = |result| Reached { result, recipe_sha256, model_sha256, started };
     for (index, stage) in recipe.stages.iter().enumerate() {
         if let Err(error) = stages::carry_out(&mut session, stage, index, &folder) {
             if matches!(error, TrainError::Diverged { .. }) {
+                // The first error counts, whatever becomes of its summary.
                 let nothing = Evaluation { top1: f64::NAN, loss: f64::NAN, images: 0, entropy: None };
-                let mut summary = summarize(&session, reached(nothing))?;
-                summary.status = Status::Diverged;
-                summary.save(&folder.file("summary.json"))?;
+                if let Ok(mut summary) = summarize(&session, reached(nothing)) {
+                    summary.status = Status::Diverged;
+                    let _ = summary.save(&folder.file("summary.json"));
+                }
             }
             return Err(error);
         }

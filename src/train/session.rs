@@ -64,6 +64,11 @@ impl Session<'_> {
             images: found.images,
             bits: self.compressor.as_ref().map(Compressor::bits_per_value).transpose()?,
         })?;
+        // The last optimizer step of an epoch shows here alone.
+        if !found.loss.is_finite() {
+            let (loss, step, stage) = (found.loss, self.step, stage.to_owned());
+            return Err(TrainError::Diverged { loss, step, stage, first: " on the validation images".to_owned() });
+        }
         Ok(found)
     }
 

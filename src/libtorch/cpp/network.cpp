@@ -142,7 +142,7 @@ std::string list(const Items& items, Write write) {
 }
 
 std::string number(double value) {
-  if (std::isnan(value)) return "null";
+  if (!std::isfinite(value)) return "null";
   std::ostringstream out;
   out << std::setprecision(17) << value;
   return out.str();
@@ -232,7 +232,15 @@ int dimbit_network_load(const char* path, Network** out, char** error) {
 }
 
 int dimbit_network_copy(const Network* network, Network** out, char** error) {
-  return guarded(error, [&] { *out = new Network(network->module.deepcopy()); });
+  return guarded(error, [&] {
+    // Recorded, the copies would be functions of the originals instead of leaves.
+    at::NoGradGuard guard;
+    auto copy = network->module.deepcopy();
+    auto originals = network->module.parameters();
+    auto parameter = originals.begin();
+    for (at::Tensor copied : copy.parameters()) copied.set_requires_grad((*parameter++).requires_grad());
+    *out = new Network(std::move(copy));
+  });
 }
 
 void dimbit_network_free(Network* network) {
@@ -289,7 +297,11 @@ int dimbit_network_run_plain(Network* network, const at::Tensor* input, at::Tens
 
 int dimbit_set_deterministic(int enabled, char** error) {
   return guarded(error, [&] {
+    // cuBLAS is reproducible only with a workspace of fixed size, and reads this once.
+    if (enabled) setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);
     at::globalContext().setDeterministicAlgorithms(enabled != 0, /*warn_only=*/true);
+    // Filling fresh memory costs a pass over it and serves only who reads it before writing.
+    at::globalContext().setDeterministicFillUninitializedMemory(false);
     at::globalContext().setDeterministicCuDNN(enabled != 0);
     at::globalContext().setBenchmarkCuDNN(enabled == 0);
     at::globalContext().setFlushDenormal(true);

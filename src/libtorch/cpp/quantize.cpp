@@ -58,6 +58,7 @@ DIMBIT_SIMD void backward_row(
 void check(const at::Tensor& z, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset) {
   TORCH_CHECK(z.dim() >= 2, "quantize: expected [batch, channels, ...], got shape ", z.sizes());
   for (const at::Tensor* vector : {&step, &range, &offset}) {
+    TORCH_CHECK(vector->device() == z.device() && vector->scalar_type() == z.scalar_type(), "quantize: ", z.toString(), " on ", z.device(), ", but a parameter is ", vector->toString(), " on ", vector->device());
     TORCH_CHECK(vector->dim() == 1 && vector->size(0) == z.size(1), "quantize: ", z.size(1), " channels, but a parameter of shape ", vector->sizes());
   }
 }

@@ -14,7 +14,7 @@ use crate::compress::codec::{Transform, to_channels};
 use crate::compress::compressor::{Compressor, GroupStart, PlannedSite};
 use crate::compress::distortion::{Coefficients, Distortion};
 use crate::compress::freeze::{GroupCost, allocate};
-use crate::compress::partition::{Candidates, Partition, SitePlan, partition};
+use crate::compress::partition::{Candidates, Partition, PlannedGroup, SitePlan, partition};
 use crate::compress::quantizer::levels;
 use crate::libtorch::{LibtorchError, Position};
 use crate::model::Site;
@@ -25,6 +25,9 @@ use crate::train::session::Session;
 
 /// The fractional part of the golden ratio.
 const GOLDEN: f64 = 0.618_033_988_749_894_9;
+
+/// Images of a pass with gradients at every site, whose activations are all kept at once.
+const GRADIENT_BATCH: i64 = 32;
 
 /// Samples of each coefficient that distortions are measured on.
 const SAMPLES: usize = 1024;
@@ -188,16 +191,23 @@ fn measure_gradients(
 ) -> Result<Vec<Both>, TrainError> {
     let total = stage.sensitivity_images.min(session.feed.train_images);
     let mut gathered: Vec<(Gathered, Gathered)> = sites.iter().map(|_| Default::default()).collect();
+    // Distortions measured on the images that made the basis would favour it; where the set is large enough, others serve.
+    let enough = session.feed.train_images >= stage.images + total;
+    let mut to_skip = if enough { stage.images } else { 0 };
     let mut seen = 0_usize;
-    for batch in session.feed.calibration() {
-        let (x, _) = batch?;
+    for batch in session.feed.calibration_in_parts(GRADIENT_BATCH) {
+        let x = batch?;
         let images = x.size()[0] as usize;
+        if to_skip > 0 {
+            to_skip = to_skip.saturating_sub(images);
+            continue;
+        }
         let wanted = (SAMPLES * images).div_ceil(total) as i64;
         let mut handles: Vec<(usize, Position, Tensor)> = Vec::new();
         let logits =
             session.model.network.forward(&x, |site, side, value| -> Result<Option<Tensor>, LibtorchError> {
                 let Some(index) = sites.iter().position(|s| s.index == site) else { return Ok(None) };
-                if side != Position::After && side != position {
+                if side != Position::After && (side != position || bases[index].is_none()) {
                     return Ok(None);
                 }
                 let mut handle = value.f_alias_copy()?;
@@ -216,6 +226,9 @@ fn measure_gradients(
         no_grad(|| {
             for ((index, side, value), gradient) in handles.iter().zip(&gradients) {
                 let site = &sites[*index];
+                // A site that doesn't reach the logits has no gradient: nothing is lost with it.
+                let none = if gradient.defined() { None } else { Some(value.f_zeros_like()?) };
+                let gradient = none.as_ref().unwrap_or(gradient);
                 let value = columns(&to_channels(&value.f_detach()?, site)?)?;
                 let gradient = columns(&to_channels(gradient, site)?)?;
                 if *side == Position::After {
@@ -292,11 +305,12 @@ fn starts(
         .enumerate()
         .flat_map(|(index, (pca, SitePlan { groups, .. }))| {
             let signed = signed(index, *pca);
+            let anchor = anchor_of(groups);
             groups.iter().enumerate().map(move |(g, group)| GroupCost {
                 signed,
                 values: (group.members.len() * sites[index].positions()) as f64,
                 cost: group.cost.clone(),
-                anchor: g == 0,
+                anchor: g == anchor,
             })
         })
         .collect();
@@ -307,15 +321,22 @@ fn starts(
         .enumerate()
         .map(|(index, (pca, plan))| {
             let signed = signed(index, pca);
-            let groups = plan.groups.into_iter().map(|group| {
+            let anchor = anchor_of(&plan.groups);
+            let groups = plan.groups.into_iter().enumerate().map(|(g, group)| {
                 let bits = bits.next().unwrap_or(0);
                 number += 1.0;
                 let (step, range) = spread(group.steps[bits.max(1) as usize], bits, signed, number);
-                GroupStart { members: group.members, step, range, bits, cost: group.cost }
+                let PlannedGroup { members, cost, steps, .. } = group;
+                GroupStart { members, step, range, bits, cost, steps, anchor: g == anchor }
             });
             (pca, signed, groups.collect())
         })
         .collect()
+}
+
+/// The group that a site keeps to the last: the first that the plan gives bits.
+fn anchor_of(groups: &[PlannedGroup]) -> usize {
+    groups.iter().position(|group| group.bits > 0).unwrap_or(0)
 }
 
 /// Step and range of a width. Widths that all stood at the very end of their interval would all lose a bit in the same

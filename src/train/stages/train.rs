@@ -32,6 +32,5 @@ pub fn carry_out(
     };
     fit(session, &phase, &mut TaskAlone)?;
     session.model.network.set_train(false, false)?;
-    session.model.network.save(&folder.file("checkpoints/float.pt"))?;
-    Ok(())
+    folder.publish("checkpoints/float.pt", |partial| session.model.network.save(partial))
 }
