@@ -255,7 +255,8 @@ fn runs_that_cannot_be_evaluated() {
     // The network file has become another one.
     let other = fixture("spellings-scripted.pt");
     let set = format!("model.path={}", other.display());
-    dimbit_in(folder.path(), &["eval", "run", "--set", &set]).refused(1, &["spellings-scripted.pt", "SHA-256", "model.path"]);
+    dimbit_in(folder.path(), &["eval", "run", "--set", &set])
+        .refused(1, &["spellings-scripted.pt", "SHA-256", "model.path"]);
 }
 
 #[test]

@@ -55,6 +55,9 @@ pub struct Loaded {
     pub recipe: Recipe,
     /// Its text and places, for later findings.
     pub source: Source,
+    /// Every key explicit, overrides applied, paths as they are written: the same text wherever the recipe lies, so that
+    /// its hash tells recipes apart.
+    pub canonical: String,
 }
 
 impl Recipe {
@@ -120,7 +123,7 @@ fn parse_at(text: &str, path: &Path, file: &str, overrides: &[Override]) -> Resu
         return Err(source.diagnostics(problems));
     }
     match typed(&source.root, path) {
-        Ok(recipe) => Ok(Loaded { recipe, source }),
+        Ok((recipe, canonical)) => Ok(Loaded { recipe, source, canonical }),
         Err(message) => Err(source.diagnostics(vec![Problem {
             place: Place::START,
             code: "invalid",
@@ -131,7 +134,8 @@ fn parse_at(text: &str, path: &Path, file: &str, overrides: &[Override]) -> Resu
     }
 }
 
-fn typed(root: &Node, path: &Path) -> Result<Recipe, String> {
+/// The recipe with absolute paths, and its canonical text.
+fn typed(root: &Node, path: &Path) -> Result<(Recipe, String), String> {
     let mut recipe: Recipe = serde_json::from_value(root.to_json()).map_err(|error| error.to_string())?;
     let path = std::path::absolute(path).map_err(|error| format!("the recipe's folder cannot be told: {error}"))?;
     let folder = path.parent().unwrap_or(&path);
@@ -140,10 +144,11 @@ fn typed(root: &Node, path: &Path) -> Result<Recipe, String> {
     }
     let here = std::env::current_dir();
     let here = here.map_err(|error| format!("the current folder cannot be told: {error}"))?;
+    let canonical = recipe.resolved_yaml();
     // What is typed on the command line is meant from where it is typed.
     recipe.resolve_paths(|key| match root.nearest(key).place {
         Place::Override(_) => here.clone(),
         Place::Text { .. } => folder.to_path_buf(),
     });
-    Ok(recipe)
+    Ok((recipe, canonical))
 }

@@ -95,6 +95,8 @@ fn paths_start_at_the_recipes_folder() {
     assert_eq!(loaded.recipe.model.path, PathBuf::from("/somewhere/recipes/../../models/resnet18-32px.pt"));
     let absolute = SMALL.replace("m.pt", "/models/m.pt");
     assert_eq!(load(&absolute).model.path, PathBuf::from("/models/m.pt"));
+    let elsewhere = Recipe::parse(VALID, "/elsewhere/y.yaml", &[]).unwrap();
+    assert_eq!(elsewhere.canonical, Recipe::parse(VALID, "/somewhere/recipes/x.yaml", &[]).unwrap().canonical);
     let typed: Override = "model.path=other.pt".parse().unwrap();
     let loaded = Recipe::parse(VALID, "/somewhere/recipes/x.yaml", &[typed]).unwrap();
     assert_eq!(loaded.recipe.model.path, std::env::current_dir().unwrap().join("other.pt"));

@@ -83,7 +83,7 @@ pub struct Summary {
     pub values: u64,
     /// Multiply-accumulates of the network for one image.
     pub macs: u64,
-    /// SHA-256 of the resolved recipe, in hexadecimal digits.
+    /// SHA-256 of the recipe with every key explicit, overrides applied and paths as written, in hexadecimal digits.
     pub recipe_sha256: String,
     /// SHA-256 of the model's file, in hexadecimal digits.
     pub model_sha256: String,

@@ -55,7 +55,7 @@ pub enum TrainError {
     },
     /// The loss is not a finite number any more.
     #[error(
-        "the loss is {loss} at step {step} of the stage `{stage}`{first}\n  help: lower `learning_rate` of that stage, or give it a `warmup`"
+        "the loss is {loss} at step {step} of the stage `{stage}`{first}\n  help: lower `learning_rate` of that stage (in a stage `train`, a longer `warmup` helps, too)"
     )]
     Diverged {
         /// The loss.

@@ -129,7 +129,7 @@ pub fn fit(session: &mut Session<'_>, phase: &Phase, objective: &mut dyn Objecti
         (Some(c), Some(_)) => Some(Adam::new(vec![c.log_step.shallow_clone(), c.log_range.shallow_clone()])?),
         _ => None,
     };
-    let device = session.model_device();
+    let device = session.device;
     let report_every = (per_epoch / 10).max(1);
     let freeze_norm = phase.batch_norm == BatchNorm::Frozen;
     let mut done = 0_u64;

@@ -42,7 +42,7 @@ pub fn run(loaded: &Loaded, options: RunOptions) -> Result<(Summary, PathBuf), T
     let resolved = recipe.resolved_yaml();
     write_atomically(&folder.file("recipe.yaml"), loaded.source.text().as_bytes())?;
     write_atomically(&folder.file("recipe.resolved.yaml"), resolved.as_bytes())?;
-    let recipe_sha256 = sha256(resolved.as_bytes());
+    let recipe_sha256 = sha256(loaded.canonical.as_bytes());
     let model_sha256 = sha256_of_file(&recipe.model.path)?;
     let about = json!({
         "dimbit_version": env!("CARGO_PKG_VERSION"),

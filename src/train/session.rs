@@ -72,11 +72,6 @@ impl Session<'_> {
         Ok(found)
     }
 
-    /// The device that the run computes on.
-    pub fn model_device(&self) -> Device {
-        self.device
-    }
-
     /// Reports how far a pass without optimizer steps is.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use crate::recipe::{Diagnostics, Finding, Loaded, Stage};
 /// # Errors
 /// [`TrainError::Recipe`] with the findings.
 pub fn validate(loaded: &Loaded, device: Device) -> Result<(Model, Feed), TrainError> {
-    let Loaded { recipe, source } = loaded;
+    let Loaded { recipe, source, .. } = loaded;
     let mut findings: Vec<Finding> = Vec::new();
     let shape = recipe.model.input;
     let input = [shape.channels as i64, shape.height as i64, shape.width as i64];

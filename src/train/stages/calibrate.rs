@@ -72,7 +72,7 @@ fn calibrate(session: &mut Session<'_>, stage: &CalibrateStage, search: &SearchS
     let share = |bits: f64| (bits * session.model.values() as f64 - uncompressed) / values;
     let plan = partition(&candidates, share(search.target_bits), stage.max_groups, max_macs);
     let planned = starts(&sites, &candidates, plan, share(search.start_bits) * values);
-    let device = session.model_device();
+    let device = session.device;
     let mut with_transform = Vec::new();
     for (index, (site, (pca, signed, groups))) in sites.into_iter().zip(planned).enumerate() {
         let float = |t: &Tensor| t.f_to_kind(Kind::Float);
@@ -96,7 +96,7 @@ fn measure_moments(
     position: Position,
     with_pca: bool,
 ) -> Result<(Vec<Option<Basis>>, Vec<Tensor>), TrainError> {
-    let device = session.model_device();
+    let device = session.device;
     let mut moments = sites.iter().map(|s| Moments::new(s.channels(), device)).collect::<Result<Vec<_>, _>>()?;
     let mut sums: Vec<Option<Tensor>> = sites.iter().map(|_| None).collect();
     let total = stage.images.min(session.feed.train_images);
