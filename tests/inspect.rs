@@ -23,19 +23,29 @@ fn rows(found: &Json) -> Vec<(&str, &str)> {
     text("name").into_iter().zip(text("kind")).collect()
 }
 
+/// The sites that a half of a channel transform folds at.
+fn folding<'a>(found: &'a Json, key: &str) -> Vec<&'a str> {
+    let sites = found["sites"].as_array().unwrap().iter();
+    sites.filter(|site| site[key].as_bool().unwrap()).map(|site| site["name"].as_str().unwrap()).collect()
+}
+
 #[test]
 fn tiny_has_the_sites_that_its_source_shows() {
     let found = small("tiny-scripted.pt", "relu");
     // 32x32 halves to 16x16 in the stem, to 8x8 in the pool, and to 4x4 in the block.
     let expected = json!([
         {"name": "relu", "kind": "relu", "shape": [8, 16, 16], "values": 2048, "share": 2048.0 / 2752.0,
-         "producer": "bn1", "consumers": ["maxpool.max_pool2d"]},
+         "producer": "bn1", "consumers": ["maxpool.max_pool2d"],
+         "folds_forward": true, "folds_inverse": false},
         {"name": "block.relu", "kind": "relu", "shape": [16, 4, 4], "values": 256, "share": 256.0 / 2752.0,
-         "producer": "block.bn1", "consumers": ["block.conv2"]},
+         "producer": "block.bn1", "consumers": ["block.conv2"],
+         "folds_forward": true, "folds_inverse": false},
         {"name": "block.relu#2", "kind": "relu", "shape": [16, 4, 4], "values": 256, "share": 256.0 / 2752.0,
-         "producer": "block.add", "consumers": ["mixer.conv"]},
+         "producer": "block.add", "consumers": ["mixer.conv"],
+         "folds_forward": true, "folds_inverse": false},
         {"name": "mixer.relu6", "kind": "relu6", "shape": [12, 4, 4], "values": 192, "share": 192.0 / 2752.0,
-         "producer": "mixer.bn", "consumers": ["dropout.dropout"]},
+         "producer": "mixer.bn", "consumers": ["dropout.dropout"],
+         "folds_forward": true, "folds_inverse": false},
     ]);
     assert_eq!(found["sites"], expected);
     assert_eq!(found["total_values"], 2752);
@@ -143,6 +153,83 @@ fn a_trace_says_what_the_script_says() {
 }
 
 #[test]
+fn a_transform_folds_where_a_neighbour_absorbs_it_exactly() {
+    for name in ["folds-scripted.pt", "folds-traced.pt"] {
+        let found = small(name, "relu");
+        let forward = [
+            "unpadded", // conv, bn
+            "kernel3",
+            "padded", // conv, dropout
+            "valid",
+            "same",
+            "depthwise", // its reader is; its producer is dense
+            "grouped",
+            "transposed",
+            // not made_by_depthwise, made_by_transposed, batch_statistics, identity (conv + skip)
+            "projected", // bn(conv) + conv
+            // not tapped, conv_tapped (read twice), chosen (an If's output)
+            "computed_weight",
+            // not made_by_computed_weight
+            "pooled",
+            "tokens", // [batch, positions, channels]: a linear layer mixes the channels
+            // not tokens_dropped: behind the dropout, the codec takes the positions for the channels
+            "tokens_pooled",
+            "features",
+            "features_normed",
+            "matrix",
+            "logits",
+        ];
+        assert_eq!(folding(&found, "folds_forward"), forward, "{name}");
+        let inverse = [
+            "unpadded",
+            "kernel3", // 3x3 without padding
+            // not padded: by 0 and 1
+            "valid",
+            // not same, depthwise
+            "made_by_depthwise",
+            // not grouped, transposed
+            "made_by_transposed",
+            // not batch_statistics: conv and skip
+            "identity", // two convolutions
+            "projected",
+            // not tapped: an addition
+            "conv_tapped",
+            "chosen",
+            // not computed_weight
+            "made_by_computed_weight",
+            // not pooled
+            "tokens",
+            // not tokens_dropped; not tokens_pooled: a mean
+            "features", // dropout, linear
+            "features_normed",
+            "matrix", // addmm
+                      // not logits: the output
+        ];
+        assert_eq!(folding(&found, "folds_inverse"), inverse, "{name}");
+    }
+}
+
+#[test]
+fn the_spellings_of_a_layer_fold_alike() {
+    for name in ["spellings-scripted.pt", "spellings-traced.pt"] {
+        let found = small(name, "relu");
+        // Every activation function stands behind a convolution or a linear layer of its own, whose value nothing else
+        // reads: after `torch.relu_(y)`, the name `y` means the result.
+        let all: Vec<_> = rows(&found).into_iter().map(|(site, _)| site).collect();
+        assert_eq!(folding(&found, "folds_forward"), all, "{name}");
+        // All readers are 1x1 convolutions, or `fc`, but for `torch.relu_(y) + y` and the gate with what it scales.
+        let not: Vec<_> = all.iter().filter(|site| !folding(&found, "folds_inverse").contains(site)).collect();
+        assert_eq!(not, [&"relu#4", &"loop.1"], "{name}");
+    }
+}
+
+#[test]
+fn the_stored_convention_says_nothing_of_folds() {
+    let found = small("tiny-scripted.pt", "stored");
+    assert!(column(&found, "folds_forward").iter().all(|folds| folds.is_null()));
+}
+
+#[test]
 fn the_table_shows_sites_and_totals() {
     let model = fixture("tiny-scripted.pt");
     let text = dimbit(&["inspect", model.to_str().unwrap(), "--input", "3x32x32"]).fine();
@@ -178,6 +265,25 @@ fn resnet18_has_17_sites_and_its_known_numbers() {
     assert_eq!(scripted["parameters"], 11_689_512);
     assert_eq!(scripted["classes"], 1000);
     assert_eq!(rows(&scripted)[..3], [("relu", "relu"), ("layer1.0.relu", "relu"), ("layer1.0.relu#2", "relu")]);
+    // The stem, every block's first, and those whose skip is a convolution as well.
+    let forward = [
+        "relu",
+        "layer1.0.relu",
+        "layer1.1.relu",
+        "layer2.0.relu",
+        "layer2.0.relu#2",
+        "layer2.1.relu",
+        "layer3.0.relu",
+        "layer3.0.relu#2",
+        "layer3.1.relu",
+        "layer4.0.relu",
+        "layer4.0.relu#2",
+        "layer4.1.relu",
+    ];
+    assert_eq!(folding(&scripted, "folds_forward"), forward);
+    // Read by the max-pool (stem), by padded convolutions (a block's first, and the first of the next block), by
+    // additions, or by the average pool.
+    assert!(folding(&scripted, "folds_inverse").is_empty());
     assert_eq!(scripted, traced);
 }
 
@@ -195,6 +301,40 @@ fn mobilenet_v2_has_35_sites_and_stores_its_bottlenecks_besides() {
         let bottlenecks: u64 = uncovered.map(|s| s["values"].as_u64().unwrap()).sum();
         assert_eq!(bottlenecks, if convention == "stored" { 572_320 } else { 0 });
     }
+}
+
+#[test]
+fn mobilenet_v2_folds_forward_where_it_expands_and_inverse_where_it_projects() {
+    for how in ["script", "trace"] {
+        let found = torchvision(&format!("mobilenet_v2.{how}.pt"), "relu");
+        // Block 1 has no expansion: its first layer is the depthwise one.
+        let expansions = (2..=17).map(|block| format!("features.{block}.conv.0.2"));
+        let [stem, last] = ["features.0.2", "features.18.2"].map(str::to_owned);
+        let forward: Vec<_> = std::iter::once(stem).chain(expansions).chain([last]).collect();
+        assert_eq!(folding(&found, "folds_forward"), forward, "{how}");
+        // The depthwise ones are read by the projection, 1x1 without padding. The stem and the expansions are read by
+        // depthwise layers, the last by the average pool.
+        let depthwise = (2..=17).map(|block| format!("features.{block}.conv.1.2"));
+        let inverse: Vec<_> = std::iter::once("features.1.conv.0.2".to_owned()).chain(depthwise).collect();
+        assert_eq!(folding(&found, "folds_inverse"), inverse, "{how}");
+    }
+}
+
+#[test]
+fn concatenations_and_gates_absorb_no_transform() {
+    // Every activation function of SqueezeNet has a convolution of its own. Their readers are max-pools, padded
+    // convolutions beside 1x1 ones, concatenations, and the average pool.
+    let squeezenet = torchvision("squeezenet1_1.script.pt", "relu");
+    assert_eq!(folding(&squeezenet, "folds_forward").len(), 26);
+    assert!(folding(&squeezenet, "folds_inverse").is_empty());
+    // MobileNetV3-Small: the hidden layers of the nine squeeze-and-excitations, the two depthwise layers that no gate
+    // follows (blocks 2 and 3), and the classifier's hidden layer, behind its dropout.
+    let mobilenet = torchvision("mobilenet_v3_small.script.pt", "relu");
+    let mut inverse = vec!["features.1.block.1.activation", "features.2.block.1.2", "features.3.block.1.2"];
+    let gates: Vec<_> = (4..=11).map(|block| format!("features.{block}.block.2.activation")).collect();
+    inverse.extend(gates.iter().map(String::as_str));
+    inverse.push("classifier.1");
+    assert_eq!(folding(&mobilenet, "folds_inverse"), inverse);
 }
 
 #[test]

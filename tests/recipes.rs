@@ -1,10 +1,13 @@
 //! Every shipped recipe can be read and explained on a machine without its model and its data.
+//!
+//! A file that another recipe extends is a recipe as well, unless it leaves keys to those that extend it.
 
 mod common;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use common::root;
+use common::{dimbit, root};
 use dimbit::recipe::{Data, Recipe, explain};
 
 fn yaml_files(folder: &Path, found: &mut Vec<PathBuf>) {
@@ -23,7 +26,28 @@ fn shipped() -> Vec<PathBuf> {
     yaml_files(&root().join("recipes"), &mut found);
     found.sort();
     assert!(!found.is_empty(), "no recipe in recipes/");
-    found
+    recipes(found)
+}
+
+/// Those of the files that are recipes by themselves; the others must be parts that one of these extends.
+fn recipes(files: Vec<PathBuf>) -> Vec<PathBuf> {
+    let mut bases = HashSet::new();
+    let mut parts = Vec::new();
+    let mut complete = Vec::new();
+    for path in files {
+        match Recipe::load(&path, &[]) {
+            Ok(loaded) => {
+                bases.extend(loaded.source.files().iter().map(|base| std::fs::canonicalize(base).unwrap()));
+                complete.push(path);
+            }
+            Err(error) => parts.push((path, error)),
+        }
+    }
+    for (path, error) in parts {
+        let lacking = error.findings.iter().all(|finding| finding.code == "missing-key");
+        assert!(lacking && bases.contains(&path.canonicalize().unwrap()), "{error}");
+    }
+    complete
 }
 
 #[test]
@@ -68,4 +92,31 @@ fn every_shipped_recipe_points_into_the_project() {
             assert!(folder.starts_with(root()), "{}: {}", path.display(), file.display());
         }
     }
+}
+
+#[test]
+fn explain_names_the_files_of_a_recipe_and_validate_the_file_of_a_finding() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let whole = "version: 1\nmodel: {path: m.pt, input: 1x28x28}\ndata: {kind: idx, path: d}\nstages:\n  - {stage: train, length: 1ep}\n";
+    std::fs::write(at("whole.yaml"), whole).unwrap();
+    std::fs::write(at("part.yaml"), "version: 1\nmodel: {path: m.pt, input: 1x28x28}\n").unwrap();
+    std::fs::write(at("of-whole.yaml"), "extends: whole.yaml\nseed: 5\n").unwrap();
+    let rest = "extends: part.yaml\ndata: {kind: idx, path: d}\nstages: [{stage: train, length: 1ep}]\n";
+    std::fs::write(at("of-part.yaml"), rest).unwrap();
+    let (own, base) = (at("of-whole.yaml"), at("whole.yaml"));
+    let own = own.to_str().unwrap();
+    let text = dimbit(&["explain", own]).fine();
+    assert!(text.contains(&format!("extends: {own} -> {}\n", base.display())), "{text}");
+    assert!(text.contains("seed: 5\n"), "{text}");
+    assert!(!dimbit(&["explain", base.to_str().unwrap()]).fine().contains("extends"));
+    let mut files = Vec::new();
+    yaml_files(folder.path(), &mut files);
+    let mut complete = recipes(files);
+    complete.sort();
+    assert_eq!(complete, ["of-part.yaml", "of-whole.yaml", "whole.yaml"].map(at));
+
+    std::fs::write(&base, whole.replace("1ep", "0ep")).unwrap();
+    let place = format!("--> {}:5:28", base.display());
+    dimbit(&["validate", own]).refused(1, &["error[out-of-range]", &place]);
 }

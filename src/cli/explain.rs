@@ -24,7 +24,11 @@ impl Explain {
         let Data::Idx(data) = &loaded.recipe.data;
         // Without the data only the lengths in steps are unknown.
         let images = IdxDataset::open(&data.path, Split::Train).map(|set| set.len()).ok();
-        print(&format!("{}\n{}", loaded.recipe.resolved_yaml(), explain(&loaded.recipe, images)))?;
+        let extends = match loaded.source.files().as_slice() {
+            [_] => String::new(),
+            files => format!("extends: {}\n", files.join(" -> ")),
+        };
+        print(&format!("{}\n{extends}{}", loaded.recipe.resolved_yaml(), explain(&loaded.recipe, images)))?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -8,7 +8,7 @@ use tch::Device;
 
 use super::print;
 use crate::libtorch::set_deterministic;
-use crate::model::Model;
+use crate::model::{Model, Site};
 use crate::recipe::InputShape;
 use crate::report::{InspectRow, inspect_table};
 
@@ -44,7 +44,7 @@ impl Inspect {
         let model = Model::load(&self.model, shape, Device::Cpu)?;
         let rows: Vec<(String, String, Vec<i64>, usize)> = match self.convention {
             Convention::Relu => {
-                let row = |s: &crate::model::Site| (s.name.clone(), s.kind.clone(), s.shape.clone(), s.values());
+                let row = |s: &Site| (s.name.clone(), s.kind.clone(), s.shape.clone(), s.values());
                 model.sites.iter().map(row).collect()
             }
             Convention::Stored => model
@@ -68,6 +68,8 @@ impl Inspect {
                     if self.convention == Convention::Relu {
                         site["producer"] = json!(model.sites[index].producer);
                         site["consumers"] = json!(model.sites[index].consumers);
+                        site["folds_forward"] = json!(model.sites[index].folds_forward);
+                        site["folds_inverse"] = json!(model.sites[index].folds_inverse);
                     }
                     site
                 })
@@ -80,16 +82,31 @@ impl Inspect {
         } else {
             let rows: Vec<InspectRow> = rows
                 .into_iter()
-                .map(|(name, kind, shape, values)| InspectRow {
+                .enumerate()
+                .map(|(index, (name, kind, shape, values))| InspectRow {
                     name,
                     kind,
                     shape,
                     values: values as u64,
                     share: share(values),
+                    folds: match self.convention {
+                        Convention::Relu => folds(&model.sites[index]),
+                        Convention::Stored => "",
+                    },
                 })
                 .collect();
             print(&inspect_table(&rows, total as u64, model.macs, model.parameters))?;
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// The halves of a channel transform that the layers around a site absorb.
+fn folds(site: &Site) -> &'static str {
+    match (site.folds_forward, site.folds_inverse) {
+        (true, true) => "fwd inv",
+        (true, false) => "fwd",
+        (false, true) => "inv",
+        (false, false) => "",
     }
 }

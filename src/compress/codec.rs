@@ -4,33 +4,17 @@
 //!   value (which is their offset); a dropped channel becomes its mean;
 //! * with PCA, before the activation function: `y = f(U·Q(Uᵀ(x − μ)) + μ)` — pre-activations are nearly Gaussian, and the
 //!   activation function erases part of the error;
-//! * with PCA, behind it: `ŷ = max(U·Q(Uᵀ(y − μ)) + μ, least value)`, since the result is known not to lie below.
+//! * with PCA, behind it: `ŷ = max(U·Q(Uᵀ(y − μ)) + μ, least value)`, since the result is known not to lie below. Where the
+//!   inverse folds into the layers that read it there is no such bound, since nothing can stand between the two.
 //!
-//! Dropped coefficients are neither computed nor propagated back.
+//! Dropped coefficients are neither computed nor propagated back. A site's tensor is seen as a matrix of rows, one for each
+//! image and position, with a channel a column: channels-last memory is one without a copy.
 
 use tch::{Device, Kind, Tensor};
 
+use super::transform::{Pca, Transform};
 use crate::libtorch::{LibtorchError, Position, quantize};
 use crate::model::Site;
-
-/// A site's transform.
-#[derive(Debug)]
-pub enum Transform {
-    /// The channels themselves. `mean`: `[channels]`, what stands for dropped channels.
-    None {
-        /// Mean of each channel behind the activation function.
-        mean: Tensor,
-    },
-    /// Principal components.
-    Pca {
-        /// `U`: `[channels, channels]`, columns by falling eigenvalue.
-        basis: Tensor,
-        /// `μ`: `[channels]`.
-        mean: Tensor,
-        /// Which side of the activation function is transformed.
-        position: Position,
-    },
-}
 
 /// The codec of one site. Steps and ranges live in the [`Compressor`](super::compressor::Compressor).
 #[derive(Debug)]
@@ -53,12 +37,41 @@ pub struct SiteCodec {
 struct Prepared {
     /// Group (index in the network) of each quantized coefficient: `[kept]`, int64.
     group: Tensor,
-    /// 0 for dropped channels, 1 for others: `[kept]`. Only without a transform are dropped channels carried along.
-    keep: Option<Tensor>,
     /// `[kept]`.
     offset: Tensor,
-    /// `(Uᵀ, −Uᵀμ, U, μ)` of the kept coefficients: `[kept, channels, 1]`, `[kept]`, `[channels, kept, 1]`, `[channels]`.
-    matrices: Option<(Tensor, Tensor, Tensor, Tensor)>,
+    side: Side,
+    /// Columns of the dropped coefficients (channels) and the group of each: `[dropped]`, int64.
+    dropped: (Tensor, Tensor),
+}
+
+#[derive(Debug)]
+enum Side {
+    /// Without a transform dropped channels are carried along: 0 for them, 1 for others, `[channels]`.
+    Plain { keep: Tensor },
+    /// The matrices of the kept coefficients; those of a learned basis are made anew at every use.
+    Fixed(Matrices),
+    Learned { columns: Tensor },
+}
+
+/// `z = x·analysis + bias`, `x̂ = ẑ·synthesis + μ`.
+#[derive(Debug)]
+struct Matrices {
+    /// `[channels, kept]`.
+    analysis: Tensor,
+    /// `[kept]`.
+    bias: Tensor,
+    /// `[kept, channels]`.
+    synthesis: Tensor,
+}
+
+impl Matrices {
+    fn of(pca: &Pca, columns: &Tensor) -> Result<Self, LibtorchError> {
+        let (forward, inverse) = pca.bases()?;
+        let analysis = forward.f_index_select(1, columns)?;
+        let bias = pca.mean.f_unsqueeze(0)?.f_matmul(&analysis)?.f_squeeze_dim(0)?.f_neg()?;
+        let synthesis = inverse.f_index_select(1, columns)?.f_transpose(0, 1)?;
+        Ok(Self { analysis, bias, synthesis })
+    }
 }
 
 /// Steps and ranges of all groups of the network as they enter a forward pass: `[groups]` each, with gradients.
@@ -100,23 +113,7 @@ impl SiteCodec {
 
     /// Where the codec stands.
     pub fn position(&self) -> Position {
-        match &self.transform {
-            Transform::None { .. } => Position::After,
-            Transform::Pca { position, .. } => *position,
-        }
-    }
-
-    /// The transform's name in reports.
-    pub fn transform_name(&self) -> &'static str {
-        match &self.transform {
-            Transform::None { .. } => "none",
-            Transform::Pca { .. } => "pca",
-        }
-    }
-
-    /// Coefficients that are computed and quantized (or, without a transform, all channels).
-    pub fn kept(&self) -> usize {
-        self.prepared.group.numel()
+        self.transform.position()
     }
 
     /// Compresses and reconstructs. `x`: the tensor at [`Self::position`], `[batch, channels, ...]` (or channels last).
@@ -124,95 +121,171 @@ impl SiteCodec {
     /// # Errors
     /// If the shape is not the site's.
     pub fn apply(&self, x: &Tensor, quantizers: &Quantizers) -> Result<Tensor, LibtorchError> {
-        let flat = to_channels(x, &self.site)?;
-        let reconstructed = match &self.prepared.matrices {
-            // Nothing is left to compute: the mean stands for every value.
-            Some((_, _, _, mean)) if self.kept() == 0 => flat.f_zeros_like()?.f_add(&mean.f_unsqueeze(1)?)?,
-            _ => self.inverse(&self.quantized(&self.transformed(&flat)?, quantizers)?)?,
-        };
-        let bounded = match (&self.transform, self.position(), self.site.lower_bound) {
-            (Transform::Pca { .. }, Position::After, Some(least)) => reconstructed.f_clamp_min(least)?,
-            _ => reconstructed,
-        };
-        from_channels(&bounded, x, &self.site)
+        self.apply_and(x, quantizers, |_, _| Ok(()), |_, reconstructed| Ok(reconstructed))
     }
 
-    /// The codes that a device would store, and the group of each: `[batch, kept, positions]`, `[kept]`; float tensors of
-    /// whole numbers.
+    /// Like [`Self::apply`]; adds to `rates` the estimated code length of one image in bits, a scalar with gradient: the
+    /// mean over images of `Σ log2(1 + |z − o|/d)`, which is what a code needs whose lengths grow with the logarithm of a
+    /// code's magnitude.
+    ///
+    /// # Errors
+    /// If the shape is not the site's.
+    pub fn apply_rated(
+        &self,
+        x: &Tensor,
+        quantizers: &Quantizers,
+        rates: &mut Vec<Tensor>,
+    ) -> Result<Tensor, LibtorchError> {
+        let images = x.size().first().copied().unwrap_or(1).max(1) as f64;
+        let rate = |z: &Tensor, step: &Tensor| -> Result<(), LibtorchError> {
+            let levels = z.f_sub(&self.prepared.offset)?.f_div(step)?.f_abs()?;
+            let lengths = levels.f_log1p()?.f_sum_dim_intlist([0_i64].as_slice(), false, Kind::Float)?;
+            let stored = match &self.prepared.side {
+                Side::Plain { keep } => lengths.f_mul(keep)?,
+                _ => lengths,
+            };
+            rates.push(stored.f_sum(Kind::Float)?.f_mul_scalar(std::f64::consts::LOG2_E / images)?);
+            Ok(())
+        };
+        self.apply_and(x, quantizers, rate, |_, reconstructed| Ok(reconstructed))
+    }
+
+    /// Like [`Self::apply`], with `weight[g]` of each dropped group's coefficients added to the reconstruction, unquantized.
+    /// `weight`: `[groups of the network]`. Its gradient at 0 tells what the loss gains from a group.
+    ///
+    /// # Errors
+    /// If the shape is not the site's.
+    pub fn apply_with_dropped(
+        &self,
+        x: &Tensor,
+        quantizers: &Quantizers,
+        weight: &Tensor,
+    ) -> Result<Tensor, LibtorchError> {
+        let (columns, groups) = &self.prepared.dropped;
+        if columns.numel() == 0 {
+            return self.apply(x, quantizers);
+        }
+        let weight = weight.f_index_select(0, groups)?;
+        let add = |rows: &Tensor, reconstructed: Tensor| -> Result<Tensor, LibtorchError> {
+            let mean = self.transform.mean();
+            let centred = rows.f_sub(mean)?;
+            let missing = match &self.transform {
+                Transform::None { .. } => {
+                    let all = Tensor::f_zeros([mean.numel() as i64], (Kind::Float, mean.device()))?;
+                    centred.f_mul(&all.f_index_add(0, columns, &weight)?)?
+                }
+                Transform::Pca(pca) => {
+                    let matrices = Matrices::of(pca, columns)?;
+                    centred.f_matmul(&matrices.analysis)?.f_mul(&weight)?.f_matmul(&matrices.synthesis)?
+                }
+            };
+            Ok(reconstructed.f_add(&missing)?)
+        };
+        self.apply_and(x, quantizers, |_, _| Ok(()), add)
+    }
+
+    fn apply_and(
+        &self,
+        x: &Tensor,
+        quantizers: &Quantizers,
+        mut seen: impl FnMut(&Tensor, &Tensor) -> Result<(), LibtorchError>,
+        completed: impl Fn(&Tensor, Tensor) -> Result<Tensor, LibtorchError>,
+    ) -> Result<Tensor, LibtorchError> {
+        let rows = to_rows(x, &self.site)?;
+        let mut quantized = |z: &Tensor| -> Result<Tensor, LibtorchError> {
+            let (step, range) = self.per_column(quantizers)?;
+            seen(z, &step)?;
+            quantize(z, &step, &range, &self.prepared.offset, self.signed)
+        };
+        let reconstructed = match &self.prepared.side {
+            Side::Plain { .. } => quantized(&rows)?,
+            // Nothing is left to compute: the mean stands for every value.
+            _ if self.kept() == 0 => rows.f_zeros_like()?.f_add(self.transform.mean())?,
+            Side::Fixed(matrices) => self.there_and_back(&rows, matrices, quantized)?,
+            Side::Learned { columns } => {
+                let Transform::Pca(pca) = &self.transform else { return Ok(x.shallow_clone()) };
+                self.there_and_back(&rows, &Matrices::of(pca, columns)?, quantized)?
+            }
+        };
+        let reconstructed = completed(&rows, reconstructed)?;
+        let bounded = match (&self.transform, self.position(), self.site.lower_bound) {
+            (Transform::Pca(_), Position::After, Some(least)) if !self.site.folds_inverse => {
+                reconstructed.f_clamp_min(least)?
+            }
+            _ => reconstructed,
+        };
+        from_rows(&bounded, x, &self.site)
+    }
+
+    fn there_and_back(
+        &self,
+        rows: &Tensor,
+        matrices: &Matrices,
+        quantized: impl FnOnce(&Tensor) -> Result<Tensor, LibtorchError>,
+    ) -> Result<Tensor, LibtorchError> {
+        let z = matrices.bias.f_addmm(rows, &matrices.analysis)?;
+        Ok(self.transform.mean().f_addmm(&quantized(&z)?, &matrices.synthesis)?)
+    }
+
+    /// Coefficients that are computed and quantized (or, without a transform, all channels).
+    fn kept(&self) -> usize {
+        self.prepared.group.numel()
+    }
+
+    /// The codes that a device would store, and the group of each: `[rows, kept]`, `[kept]`; float tensors of whole
+    /// numbers.
     ///
     /// # Errors
     /// If the shape is not the site's.
     pub fn codes(&self, x: &Tensor, quantizers: &Quantizers) -> Result<(Tensor, &Tensor), LibtorchError> {
-        let flat = to_channels(x, &self.site)?;
+        let rows = to_rows(x, &self.site)?;
         if self.kept() == 0 {
-            let none = flat.f_narrow(1, 0, 0)?;
-            return Ok((none, &self.prepared.group));
+            return Ok((rows.f_narrow(1, 0, 0)?, &self.prepared.group));
         }
-        let z = self.transformed(&flat)?;
-        let (step, range) = self.per_channel(quantizers)?;
-        let high = range.f_div(&step)?.f_unsqueeze(1)?;
+        let z = match (&self.prepared.side, &self.transform) {
+            (Side::Learned { columns }, Transform::Pca(pca)) => {
+                let matrices = Matrices::of(pca, columns)?;
+                matrices.bias.f_addmm(&rows, &matrices.analysis)?
+            }
+            (Side::Fixed(matrices), _) => matrices.bias.f_addmm(&rows, &matrices.analysis)?,
+            _ => rows,
+        };
+        let (step, range) = self.per_column(quantizers)?;
+        let high = range.f_div(&step)?;
         let low = if self.signed { high.f_neg()? } else { high.f_zeros_like()? };
         // The kernel's own arithmetic, so that ties fall the same way; n = range/d is whole but for its last digit.
-        let scaled = z.f_sub(&self.prepared.offset.f_unsqueeze(1)?)?.f_mul(&step.f_reciprocal()?.f_unsqueeze(1)?)?;
+        let scaled = z.f_sub(&self.prepared.offset)?.f_mul(&step.f_reciprocal()?)?;
         Ok((scaled.f_round()?.f_maximum(&low)?.f_minimum(&high)?.f_round()?, &self.prepared.group))
     }
 
-    fn per_channel(&self, quantizers: &Quantizers) -> Result<(Tensor, Tensor), LibtorchError> {
+    fn per_column(&self, quantizers: &Quantizers) -> Result<(Tensor, Tensor), LibtorchError> {
         let step = quantizers.step.f_index_select(0, &self.prepared.group)?;
         let range = quantizers.range.f_index_select(0, &self.prepared.group)?;
-        Ok(match &self.prepared.keep {
-            Some(keep) => (step, range.f_mul(keep)?),
-            None => (step, range),
+        Ok(match &self.prepared.side {
+            Side::Plain { keep } => (step, range.f_mul(keep)?),
+            _ => (step, range),
         })
     }
-
-    fn quantized(&self, z: &Tensor, quantizers: &Quantizers) -> Result<Tensor, LibtorchError> {
-        let (step, range) = self.per_channel(quantizers)?;
-        quantize(z, &step, &range, &self.prepared.offset, self.signed)
-    }
-
-    /// `[batch, channels, positions]` → `[batch, kept, positions]`.
-    fn transformed(&self, x: &Tensor) -> Result<Tensor, LibtorchError> {
-        match &self.prepared.matrices {
-            None => Ok(x.shallow_clone()),
-            Some((forward, bias, _, _)) => product(x, forward, bias),
-        }
-    }
-
-    /// `[batch, kept, positions]` → `[batch, channels, positions]`.
-    fn inverse(&self, z: &Tensor) -> Result<Tensor, LibtorchError> {
-        match &self.prepared.matrices {
-            None => Ok(z.shallow_clone()),
-            Some((_, _, inverse, mean)) => product(z, inverse, mean),
-        }
-    }
 }
 
-/// A 1×1 convolution. `x`: `[batch, in, positions]`, `weight`: `[out, in, 1]`, `bias`: `[out]`.
-fn product(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor, LibtorchError> {
-    let none = [0_i64];
-    Ok(x.f_conv1d(weight, Some(bias), [1], none.as_slice(), [1], 1)?)
-}
-
-/// `[batch, channels, positions]` of a site's tensor.
+/// `[rows, channels]` of a site's tensor, a row for each image and position; no copy of channels-last memory.
 ///
 /// # Errors
 /// If the shape is not the site's.
-pub fn to_channels(x: &Tensor, site: &Site) -> Result<Tensor, LibtorchError> {
-    let x = if site.channels_last { x.f_movedim_int(-1, 1)? } else { x.shallow_clone() };
-    let batch = x.size().first().copied().unwrap_or(0);
-    Ok(x.f_reshape([batch, site.shape[0], -1])?)
+pub fn to_rows(x: &Tensor, site: &Site) -> Result<Tensor, LibtorchError> {
+    let last = if site.channels_last { x.shallow_clone() } else { x.f_movedim_int(1, -1)? };
+    Ok(last.f_reshape([-1, site.shape[0]])?)
 }
 
-/// The way back from [`to_channels`] to the shape of `like`.
-fn from_channels(flat: &Tensor, like: &Tensor, site: &Site) -> Result<Tensor, LibtorchError> {
+/// The way back from [`to_rows`] to the shape of `like`.
+fn from_rows(rows: &Tensor, like: &Tensor, site: &Site) -> Result<Tensor, LibtorchError> {
     let mut shape = like.size();
     if site.channels_last {
-        let channels = shape.pop().unwrap_or(1);
-        shape.insert(1, channels);
-        return Ok(flat.f_reshape(&shape)?.f_movedim_int(1, -1)?.f_contiguous()?);
+        return Ok(rows.f_reshape(&shape)?);
     }
-    Ok(flat.f_reshape(&shape)?)
+    let channels = shape.remove(1);
+    shape.push(channels);
+    Ok(rows.f_reshape(&shape)?.f_movedim_int(-1, 1)?)
 }
 
 fn prepare(
@@ -225,34 +298,39 @@ fn prepare(
     device: Device,
 ) -> Result<Prepared, LibtorchError> {
     let numbered = || groups.iter().enumerate().flat_map(|(g, members)| members.iter().map(move |&m| (g, m)));
-    let number = |g: usize| (first_group + g) as i64;
+    let indices = |numbers: Vec<i64>| Tensor::from_slice(&numbers).f_to_device(device);
+    let of = |which: &dyn Fn(usize) -> bool| -> Result<(Tensor, Tensor), LibtorchError> {
+        let chosen: Vec<(usize, usize)> = numbered().filter(|&(g, _)| which(g)).collect();
+        let columns = indices(chosen.iter().map(|&(_, m)| m as i64).collect())?;
+        let group = indices(chosen.iter().map(|&(g, _)| (first_group + g) as i64).collect())?;
+        Ok((columns, group))
+    };
+    let gone = of(&|g| dropped[g])?;
     match transform {
         Transform::None { mean } => {
             let mut of_channel = vec![0_usize; site.channels()];
             for (g, channel) in numbered() {
                 of_channel[channel] = g;
             }
-            let group: Vec<i64> = of_channel.iter().map(|&g| number(g)).collect();
+            let group = indices(of_channel.iter().map(|&g| (first_group + g) as i64).collect())?;
             let keep: Vec<f32> = of_channel.iter().map(|&g| f32::from(u8::from(!dropped[g]))).collect();
             let keep = Tensor::from_slice(&keep).f_to_device(device)?;
             let least = if signed { 0.0 } else { site.lower_bound.unwrap_or(0.0) };
             let of_dropped = mean.f_mul(&keep.f_neg()?.f_add_scalar(1.0)?)?;
             let offset = of_dropped.f_add(&keep.f_mul_scalar(least)?)?;
-            let group = Tensor::from_slice(&group).f_to_device(device)?;
-            Ok(Prepared { group, keep: Some(keep), offset, matrices: None })
+            Ok(Prepared { group, offset, side: Side::Plain { keep }, dropped: gone })
         }
-        Transform::Pca { basis, mean, .. } => {
-            let kept: Vec<(usize, usize)> = numbered().filter(|&(g, _)| !dropped[g]).collect();
-            let columns: Vec<i64> = kept.iter().map(|&(_, m)| m as i64).collect();
-            let group: Vec<i64> = kept.iter().map(|&(g, _)| number(g)).collect();
-            let inverse = basis.f_index_select(1, &Tensor::from_slice(&columns).f_to_device(device)?)?;
-            let forward = inverse.f_transpose(0, 1)?.f_contiguous()?;
-            let bias = forward.f_mv(mean)?.f_neg()?;
-            let offset = Tensor::f_zeros([columns.len() as i64], (Kind::Float, device))?;
-            let matrices =
-                (forward.f_unsqueeze(2)?, bias, inverse.f_contiguous()?.f_unsqueeze(2)?, mean.shallow_clone());
-            let group = Tensor::from_slice(&group).f_to_device(device)?;
-            Ok(Prepared { group, keep: None, offset, matrices: Some(matrices) })
+        Transform::Pca(pca) => {
+            let (columns, group) = of(&|g| !dropped[g])?;
+            let offset = Tensor::f_zeros([columns.numel() as i64], (Kind::Float, device))?;
+            let side = if pca.is_learned() {
+                Side::Learned { columns }
+            } else {
+                let Matrices { analysis, bias, synthesis } = Matrices::of(pca, &columns)?;
+                let (analysis, synthesis) = (analysis.f_contiguous()?, synthesis.f_contiguous()?);
+                Side::Fixed(Matrices { analysis, bias, synthesis })
+            };
+            Ok(Prepared { group, offset, side, dropped: gone })
         }
     }
 }

@@ -3,9 +3,11 @@
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor, no_grad};
 
-use super::codec::{Quantizers, SiteCodec, Transform};
-use super::freeze::GroupCost;
+use super::codec::{Quantizers, SiteCodec};
+use super::freeze::{GroupCost, Limits};
 use super::quantizer::{MAX_BITS, inferred_bits, is_void, levels};
+use super::revival;
+use super::transform::Transform;
 use crate::libtorch::{LibtorchError, Position};
 use crate::model::{Model, Site};
 
@@ -37,7 +39,7 @@ pub struct GroupStart {
     pub cost: Vec<f64>,
     /// Best step for each width 0..=8, as calibration measured it.
     pub steps: Vec<f64>,
-    /// The group that its site keeps to the last.
+    /// Not to be dropped while anything else can give way.
     pub anchor: bool,
 }
 
@@ -91,7 +93,9 @@ impl Compressor {
             let first_group = groups.len();
             for group in &plan.groups {
                 let values = (plan.site.positions() * group.members.len()) as f64;
-                groups.push(GroupCost { signed: plan.signed, values, cost: group.cost.clone(), anchor: group.anchor });
+                let macs = macs_per_coefficient(&plan.site, &plan.transform, true) * group.members.len() as f64;
+                let (signed, cost, anchor) = (plan.signed, group.cost.clone(), group.anchor);
+                groups.push(GroupCost { signed, values, cost, macs, anchor });
                 dropped.push(group.bits == 0);
                 best_steps.push(group.steps.clone());
                 log_step.push(group.step.log2() as f32);
@@ -150,15 +154,92 @@ impl Compressor {
         x: &Tensor,
         quantizers: &Quantizers,
     ) -> Result<Option<Tensor>, LibtorchError> {
-        match self.codec(site) {
-            Some(codec) if codec.position() == position => codec.apply(x, quantizers).map(Some),
-            _ => Ok(None),
-        }
+        self.codec_at(site, position).map(|index| self.codecs[index].apply(x, quantizers)).transpose()
     }
 
-    /// The codec of a surveyed site.
-    pub fn codec(&self, site: usize) -> Option<&SiteCodec> {
-        self.codec_of_site.get(site).copied().flatten().map(|index| &self.codecs[index])
+    /// Index of the codec of a surveyed site, if it has one.
+    pub fn codec_of(&self, site: usize) -> Option<usize> {
+        self.codec_of_site.get(site).copied().flatten()
+    }
+
+    /// Index of the codec that stands on this side of a surveyed site.
+    pub fn codec_at(&self, site: usize, position: Position) -> Option<usize> {
+        self.codec_of(site).filter(|&index| self.codecs[index].position() == position)
+    }
+
+    /// The estimated code length in bits per value, from the code lengths of one image that
+    /// [`SiteCodec::apply_rated`] gathered; a scalar with gradient.
+    ///
+    /// # Errors
+    /// If libtorch fails.
+    pub fn rate(&self, rates: &[Tensor]) -> Result<Tensor, LibtorchError> {
+        let zero = Tensor::f_zeros([], (Kind::Float, self.device))?;
+        let sum = rates.iter().try_fold(zero, |sum, rate| sum.f_add(rate))?;
+        Ok(sum.f_div_scalar(self.total_values)?)
+    }
+
+    /// Bases that training changes.
+    pub fn learned_bases(&self) -> Vec<Tensor> {
+        let of = |codec: &SiteCodec| match &codec.transform {
+            Transform::Pca(pca) => pca.leaves(),
+            Transform::None { .. } => Vec::new(),
+        };
+        self.codecs.iter().flat_map(of).collect()
+    }
+
+    /// A zero for each group, a leaf with gradient, for [`SiteCodec::apply_with_dropped`].
+    ///
+    /// # Errors
+    /// If libtorch fails.
+    pub fn zeros(&self) -> Result<Tensor, LibtorchError> {
+        let zeros = Tensor::f_zeros([self.groups.len() as i64], (Kind::Float, self.device))?;
+        Ok(zeros.f_set_requires_grad(true)?)
+    }
+
+    /// Whether anything is dropped.
+    pub fn has_dropped(&self) -> bool {
+        self.dropped.contains(&true)
+    }
+
+    /// Takes dropped groups back where the loss of an image would fall by more than their bits cost: see
+    /// [`revival`]. `gains[g]`: how fast the loss falls as group `g` comes back; `price`: what the budget's term of the loss
+    /// charges for a bit of an image. Returns how many came back.
+    ///
+    /// # Errors
+    /// If libtorch fails.
+    pub fn revive(&mut self, gains: &[f64], price: f64) -> Result<usize, LibtorchError> {
+        let mut dropped = self.dropped.clone();
+        let (mut steps, mut ranges) = (Vec::new(), Vec::new());
+        for (g, group) in self.groups.iter().enumerate() {
+            let width = if dropped[g] { revival::width(group, gains[g], price) } else { None };
+            let (step, range) = match width {
+                Some(bits) => super::quantizer::spread(self.best_steps[g][bits as usize], bits, group.signed, g),
+                None => (0.0, 0.0),
+            };
+            dropped[g] &= width.is_none();
+            steps.push(step);
+            ranges.push(range);
+        }
+        let count = self.dropped.iter().zip(&dropped).filter(|(before, now)| before != now).count();
+        if count > 0 {
+            no_grad(|| {
+                for (leaf, values) in [(&mut self.log_step, &steps), (&mut self.log_range, &ranges)] {
+                    let is_new = Tensor::from_slice(values).f_gt(0.0)?.f_to_device(self.device)?;
+                    let values: Vec<f32> = values.iter().map(|v| v.log2() as f32).collect();
+                    let values = Tensor::from_slice(&values).f_to_device(self.device)?;
+                    let merged = values.f_where_self(&is_new, leaf)?;
+                    leaf.f_copy_(&merged)?;
+                }
+                Ok::<_, LibtorchError>(())
+            })?;
+            self.set_dropped(&dropped)?;
+        }
+        Ok(count)
+    }
+
+    /// What the budget's term charges for a bit of one image, where its derivative by bits per value is `slope`.
+    pub fn price_of_a_bit(&self, slope: f64) -> f64 {
+        slope / self.total_values
     }
 
     /// Bits per value `B` as a differentiable scalar: `Σ values · min(b + ½, 8) / Σ values` with the real-valued `b` before
@@ -288,16 +369,30 @@ impl Compressor {
         })
     }
 
-    /// Freezes integer widths near the learned ones that take at most `target` bits per value. Ranges stay where the width
-    /// does, and change by the measured ratio of the best ranges where it doesn't; steps become `qmax/n`. Returns the bits
-    /// per value.
+    /// Freezes integer widths near the learned ones that take at most `target` bits per value, and at most `max_macs`
+    /// multiply-accumulates for the transforms of one image (without what folds). Ranges stay where the width does, and
+    /// change by the measured ratio of the best ranges where it doesn't; steps become `qmax/n`. Returns the bits per value.
     ///
     /// # Errors
     /// If libtorch fails.
-    pub fn freeze(&mut self, target: f64) -> Result<f64, LibtorchError> {
+    pub fn freeze(&mut self, target: f64, max_macs: f64) -> Result<f64, LibtorchError> {
         let learned = self.bits()?;
-        let budget = target * self.total_values - self.uncompressed_bits();
-        let bits = super::freeze::meet_budget(&self.groups, &learned, budget);
+        let limits = Limits { bits: target * self.total_values - self.uncompressed_bits(), macs: max_macs };
+        let bits = super::freeze::meet_budget(&self.groups, &learned, limits);
+        self.freeze_at(bits)
+    }
+
+    /// Freezes the widths as they stand. Returns the bits per value.
+    ///
+    /// # Errors
+    /// If libtorch fails.
+    pub fn freeze_as_planned(&mut self) -> Result<f64, LibtorchError> {
+        let bits = self.bits()?;
+        self.freeze_at(bits)
+    }
+
+    fn freeze_at(&mut self, bits: Vec<u32>) -> Result<f64, LibtorchError> {
+        let learned = self.bits()?;
         let (_, ranges) = self.steps_and_ranges()?;
         let best_range = |g: usize, b: u32| self.best_steps[g][b as usize] * levels(b, self.groups[g].signed);
         let steps: Vec<f32> = (0..bits.len())
@@ -315,26 +410,46 @@ impl Compressor {
         self.bits_per_value()
     }
 
-    /// Extra multiply-accumulates of the transforms for one image: `kept·channels·positions`, there and back, unfolded.
-    pub fn extra_macs(&self) -> f64 {
-        let of = |codec: &SiteCodec| match codec.transform {
-            Transform::None { .. } => 0.0,
-            Transform::Pca { .. } => 2.0 * (codec.kept() * codec.site.values()) as f64,
+    /// Extra multiply-accumulates of the transforms for one image, `kept·channels·positions` there and back; `folded`:
+    /// without what folds into a neighbouring layer.
+    pub fn extra_macs(&self, folded: bool) -> f64 {
+        let of = |codec: &SiteCodec| {
+            let alive = codec.groups.iter().enumerate().filter(|(g, _)| !self.dropped[codec.first_group + g]);
+            let kept: usize = alive.map(|(_, members)| members.len()).sum();
+            kept as f64 * macs_per_coefficient(&codec.site, &codec.transform, folded)
         };
         self.codecs.iter().map(of).sum()
     }
 
-    /// Bytes of side information: means and kept basis vectors in float32, the group of each channel in a byte, step and
-    /// range of each group in float32.
+    /// Bytes of side information: means and the non-zero entries of kept basis vectors in float32, the group of each
+    /// channel in a byte (with blocks its place in two more), step and range of each group in float32.
     pub fn side_information_bytes(&self) -> u64 {
         let of = |codec: &SiteCodec| {
             let channels = codec.site.channels();
-            let basis = match codec.transform {
+            let alive = codec.groups.iter().enumerate().filter(|(g, _)| !self.dropped[codec.first_group + g]);
+            let kept: usize = alive.map(|(_, members)| members.len()).sum();
+            let basis = match &codec.transform {
                 Transform::None { .. } => 0,
-                Transform::Pca { .. } => 4 * channels * codec.kept(),
+                Transform::Pca(pca) => {
+                    let matrices = if pca.inverse.is_some() { 2 } else { 1 };
+                    let places = if pca.block.is_some() { 2 * channels } else { 0 };
+                    4 * matrices * pca.vector_length() * kept + places
+                }
             };
             (basis + 4 * channels + channels + 8 * codec.groups.len()) as u64
         };
         self.codecs.iter().map(of).sum()
+    }
+}
+
+/// Multiply-accumulates of transform and inverse for one image and one kept coefficient; `folded`: without the half that
+/// folds into a neighbouring layer, the transform before the activation function or the inverse behind it.
+pub fn macs_per_coefficient(site: &Site, transform: &Transform, folded: bool) -> f64 {
+    match transform {
+        Transform::None { .. } => 0.0,
+        Transform::Pca(pca) => {
+            let one_way = (pca.vector_length() * site.positions()) as f64;
+            if folded && site.folds(pca.position) { one_way } else { 2.0 * one_way }
+        }
     }
 }

@@ -6,14 +6,16 @@
 //! | learnable step and range, the inferred bit-width | [`quantizer`] |
 //! | measured distortion of a coefficient at every step and width | [`distortion`] |
 //! | automatic group partition, the choice of transforms, one water level for the whole network | [`partition`] |
+//! | a site's transform, fixed or learned | [`transform`] |
 //! | the site codec: transform, quantize, transform back | [`codec`] |
 //! | all sites together, and the bits that they take | [`compressor`] |
 //! | the budget that falls, and the multiplier that holds it | [`budget`] |
+//! | dropped groups that come back | [`revival`] |
 //! | integer widths that meet the target | [`freeze`] |
 //! | a compressor's state, for checkpoints | [`saved`] |
 //!
-//! Decisions (`distortion`, `partition`, `freeze`) are pure functions of statistics; only `basis`, `codec` and `compressor`
-//! touch tensors. Nothing here reads or writes files.
+//! Decisions (`distortion`, `partition`, `revival`, `freeze`) are pure functions of statistics; only `basis`, `transform`,
+//! `codec` and `compressor` touch tensors. Nothing here reads or writes files.
 
 pub mod basis;
 pub mod budget;
@@ -23,4 +25,6 @@ pub mod distortion;
 pub mod freeze;
 pub mod partition;
 pub mod quantizer;
+pub mod revival;
 pub mod saved;
+pub mod transform;

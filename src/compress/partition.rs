@@ -4,13 +4,52 @@
 //! network: each site minimises `Σ_groups (D(group, d, b) + μ·b·size) · positions` over at most `G` contiguous groups of its
 //! sorted coefficients by dynamic programming, exactly, with the distortion `D` measured rather than modelled. μ is then
 //! found by bisection so that the whole takes the asked bits. So bits flow between sites as well as groups, and a site
-//! whose transform doesn't pay keeps `none`.
+//! whose transform doesn't pay keeps `none`. The most important group of a site always keeps a width: a site without any
+//! coefficient would pass nothing on.
 
 use super::distortion::Distortion;
-use super::quantizer::{MAX_BITS, widths};
+use super::quantizer::{MAX_BITS, least_bits, widths};
+use crate::recipe::PartitionRule;
 
 /// A further group must save this part of its site's price of one bit a value: its step, range and kernel cost something.
 const GROUP_PRICE: f64 = 0.01;
+
+/// The widths that groups may get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Widths {
+    /// Any, and none: dimension reduction and widths together.
+    Any,
+    /// Any but none: nothing is dropped.
+    Kept,
+    /// One width or none: dimension reduction alone.
+    OneOrDropped(u32),
+    /// One width for all.
+    One(u32),
+}
+
+impl Widths {
+    /// The widths for codes with or without a sign, falling.
+    fn allowed(self, signed: bool) -> Vec<u32> {
+        let one = |bits: u32| bits.clamp(least_bits(signed), MAX_BITS);
+        match self {
+            Self::Any => widths(signed).collect(),
+            Self::Kept => widths(signed).filter(|&bits| bits > 0).collect(),
+            Self::OneOrDropped(bits) => vec![one(bits), 0],
+            Self::One(bits) => vec![one(bits)],
+        }
+    }
+}
+
+/// What a plan is free to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Freedom {
+    /// The widths of groups.
+    pub widths: Widths,
+    /// Most groups of a site.
+    pub max_groups: usize,
+    /// How boundaries between groups are found.
+    pub rule: PartitionRule,
+}
 
 /// A set of coefficients that share one quantizer.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,16 +65,45 @@ pub struct PlannedGroup {
     pub cost: Vec<f64>,
 }
 
+impl PlannedGroup {
+    /// The runs `from..to` as a group.
+    fn of(distortion: &Distortion, from: usize, to: usize, bits: u32, positions: f64) -> Self {
+        let choices: Vec<_> = (0..=MAX_BITS).map(|b| distortion.best_step(from, to, b)).collect();
+        Self {
+            members: distortion.order[distortion.bounds[from]..distortion.bounds[to]].to_vec(),
+            bits,
+            steps: choices.iter().map(|c| c.step).collect(),
+            cost: choices.iter().map(|c| c.distortion * positions).collect(),
+        }
+    }
+}
+
 /// The plan of one site under one transform.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SitePlan {
-    /// Groups by falling `sᵢ·σᵢ²` of their coefficients; any of them may be dropped, as a rule the last.
+    /// Groups by falling `sᵢ·σᵢ²` of their coefficients; any but the first may be dropped, as a rule the last.
     pub groups: Vec<PlannedGroup>,
-    /// Weighted distortion for one image.
-    pub distortion: f64,
     /// Bits for one image.
     pub bits: f64,
+    /// Loss and price of bits for one image: what plans are compared by.
     price: f64,
+}
+
+impl SitePlan {
+    /// Coefficients that are not dropped.
+    fn kept(&self) -> usize {
+        self.groups.iter().filter(|g| g.bits > 0).map(|g| g.members.len()).sum()
+    }
+}
+
+/// One transform that a site may get.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// The measured coefficients.
+    pub distortion: Distortion,
+    /// Multiply-accumulates of transform and inverse for one image and one kept coefficient, without what folds into a
+    /// neighbouring layer; 0 without a transform.
+    pub macs_per_coefficient: f64,
 }
 
 /// A site's transforms to choose from.
@@ -43,31 +111,31 @@ pub struct SitePlan {
 pub struct Candidates {
     /// Values of one channel of one image.
     pub positions: usize,
-    /// Without a transform, if that may be chosen.
-    pub none: Option<Distortion>,
-    /// With PCA, if that may be chosen.
-    pub pca: Option<Distortion>,
-    /// Multiply-accumulates of transform and inverse with all coefficients kept, for one image.
-    pub pca_macs: f64,
+    /// At least one.
+    pub transforms: Vec<Candidate>,
 }
 
 /// What the network gets.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Partition {
-    /// For each site: whether it has PCA, and its groups.
-    pub sites: Vec<(bool, SitePlan)>,
-    /// Bits per value of the original tensors.
-    pub bits_per_value: f64,
+    /// For each site: which of its transforms, and its groups.
+    pub sites: Vec<(usize, SitePlan)>,
+    /// Bits of one image.
+    pub bits: f64,
 }
 
-/// Plans the whole network for at most `bits_per_value`, with at most `max_groups` groups a site and at most `max_macs`
-/// multiply-accumulates for the transforms of one image. Pure and deterministic.
-pub fn partition(sites: &[Candidates], bits_per_value: f64, max_groups: usize, max_macs: f64) -> Partition {
-    let values: f64 = sites.iter().map(|s| (s.positions * channels(s)) as f64).sum();
+/// Plans the whole network for at most `budget` bits of one image, with at most `max_macs` multiply-accumulates for the
+/// transforms of one image. Where even the least that `freedom` allows takes more than the budget, the plan is that least.
+/// Pure and deterministic.
+pub fn partition(sites: &[Candidates], budget: f64, freedom: Freedom, max_macs: f64) -> Partition {
+    let tables: Vec<Vec<Intervals>> = sites
+        .iter()
+        .map(|site| site.transforms.iter().map(|t| Intervals::of(&t.distortion, freedom)).collect())
+        .collect();
     let at = |price: f64| {
-        let plans = choose(sites, price, max_groups, max_macs);
-        let bits = plans.iter().map(|(_, plan)| plan.bits).sum::<f64>() / values.max(1.0);
-        Partition { sites: plans, bits_per_value: bits }
+        let plans = choose(sites, &tables, price, freedom, max_macs);
+        let bits = plans.iter().map(|(_, plan)| plan.bits).sum::<f64>();
+        Partition { sites: plans, bits }
     };
     // Prices span many orders of magnitude (squared gradients): bisect their logarithm.
     let (mut low, mut high) = (-200.0_f64, 60.0_f64);
@@ -75,7 +143,7 @@ pub fn partition(sites: &[Candidates], bits_per_value: f64, max_groups: usize, m
     for _ in 0..36 {
         let middle = f64::midpoint(low, high);
         let plan = at(middle.exp2());
-        if plan.bits_per_value <= bits_per_value {
+        if plan.bits <= budget {
             high = middle;
             best = plan;
         } else {
@@ -85,88 +153,174 @@ pub fn partition(sites: &[Candidates], bits_per_value: f64, max_groups: usize, m
     best
 }
 
+/// Dimension reduction first, widths after: chooses transforms and ranks so that the share `kept` of all values remains,
+/// with 8 bits on each of them, then groups and widths of what remains for at most `budget` bits of one image. Dropped
+/// coefficients are each site's last group.
+pub fn partition_kept(sites: &[Candidates], kept: f64, budget: f64, freedom: Freedom, max_macs: f64) -> Partition {
+    let values: f64 = sites.iter().map(|s| (s.positions * channels(s)) as f64).sum();
+    let ranks = Freedom { widths: Widths::OneOrDropped(MAX_BITS), max_groups: 2, rule: PartitionRule::Automatic };
+    let reduced = partition(sites, kept * values * f64::from(MAX_BITS), ranks, max_macs);
+    let mut left = Vec::with_capacity(sites.len());
+    let mut gone = Vec::with_capacity(sites.len());
+    for (site, (choice, plan)) in sites.iter().zip(&reduced.sites) {
+        let Candidate { distortion, macs_per_coefficient } = &site.transforms[*choice];
+        let is_kept = |run: &usize| {
+            let first = distortion.order[distortion.bounds[*run]];
+            plan.groups.iter().any(|g| g.bits > 0 && g.members.contains(&first))
+        };
+        let (alive, dropped): (Vec<usize>, Vec<usize>) = (0..distortion.runs()).partition(is_kept);
+        let one = Candidate { distortion: distortion.of_runs(&alive), macs_per_coefficient: *macs_per_coefficient };
+        left.push(Candidates { positions: site.positions, transforms: vec![one] });
+        let rest = distortion.of_runs(&dropped);
+        let positions = site.positions as f64;
+        gone.push((!dropped.is_empty()).then(|| PlannedGroup::of(&rest, 0, rest.runs(), 0, positions)));
+    }
+    let mut plan = partition(&left, budget, Freedom { widths: Widths::Kept, ..freedom }, f64::INFINITY);
+    for (((choice, site), (before, _)), gone) in plan.sites.iter_mut().zip(&reduced.sites).zip(gone) {
+        *choice = *before;
+        site.groups.extend(gone);
+    }
+    plan
+}
+
 fn channels(site: &Candidates) -> usize {
-    site.none.as_ref().or(site.pca.as_ref()).map_or(0, |d| d.order.len())
+    site.transforms.first().map_or(0, |t| t.distortion.order.len())
 }
 
-/// The best transform of each site at a price, those that save most per multiply-accumulate first.
-fn choose(sites: &[Candidates], price: f64, max_groups: usize, max_macs: f64) -> Vec<(bool, SitePlan)> {
-    let plan = |d: &Distortion, site: &Candidates| plan_site(d, site.positions, price, max_groups);
+/// The best transform of each site at a price. Where multiply-accumulates are short, those steps to a costlier transform
+/// come first that save most for each of them (the lower convex hull of every site's choices).
+fn choose(
+    sites: &[Candidates],
+    tables: &[Vec<Intervals>],
+    price: f64,
+    freedom: Freedom,
+    max_macs: f64,
+) -> Vec<(usize, SitePlan)> {
     let mut plans = Vec::with_capacity(sites.len());
-    let mut gains = Vec::new();
+    let mut steps = Vec::new();
     let mut macs = 0.0;
-    for (index, site) in sites.iter().enumerate() {
-        let none = site.none.as_ref().map(|d| plan(d, site));
-        let pca = site.pca.as_ref().map(|d| plan(d, site));
-        match (none, pca) {
-            (Some(none), Some(pca)) => {
-                if pca.price < none.price {
-                    gains.push(((none.price - pca.price) / site.pca_macs.max(1.0), index, pca));
-                }
-                plans.push((false, none));
+    for (index, (site, tables)) in sites.iter().zip(tables).enumerate() {
+        let options = site.transforms.iter().zip(tables).enumerate().map(|(choice, (transform, table))| {
+            let plan = plan_site(&transform.distortion, table, site.positions, price, freedom);
+            (plan.kept() as f64 * transform.macs_per_coefficient, choice, plan)
+        });
+        let mut hull: Vec<(f64, usize, SitePlan)> = Vec::new();
+        let mut options: Vec<_> = options.collect();
+        options.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.2.price.total_cmp(&b.2.price)).then(a.1.cmp(&b.1)));
+        for option in options {
+            let slope = |a: &(f64, usize, SitePlan), b: &(f64, usize, SitePlan)| {
+                (a.2.price - b.2.price) / (b.0 - a.0).max(f64::MIN_POSITIVE)
+            };
+            if hull.last().is_some_and(|last| option.2.price >= last.2.price) {
+                continue;
             }
-            (Some(none), None) => plans.push((false, none)),
-            (None, Some(pca)) => {
-                macs += site.pca_macs;
-                plans.push((true, pca));
+            while hull.len() > 1 && slope(&hull[hull.len() - 2], &hull[hull.len() - 1]) <= slope(&hull[hull.len() - 1], &option) {
+                hull.pop();
             }
-            (None, None) => plans.push((false, SitePlan { groups: vec![], distortion: 0.0, bits: 0.0, price: 0.0 })),
+            hull.push(option);
+        }
+        for (step, pair) in hull.windows(2).enumerate() {
+            let gain = (pair[0].2.price - pair[1].2.price) / (pair[1].0 - pair[0].0).max(f64::MIN_POSITIVE);
+            steps.push((gain, index, step));
+        }
+        macs += hull[0].0;
+        plans.push((hull, 0_usize));
+    }
+    steps.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)).then(a.2.cmp(&b.2)));
+    for (_, index, step) in steps {
+        let (hull, at) = &mut plans[index];
+        let more = hull[step + 1].0 - hull[step].0;
+        if *at == step && macs + more <= max_macs {
+            macs += more;
+            *at += 1;
         }
     }
-    gains.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-    for (_, index, pca) in gains {
-        if macs + sites[index].pca_macs <= max_macs {
-            macs += sites[index].pca_macs;
-            plans[index] = (true, pca);
-        }
-    }
-    plans
+    plans.into_iter().map(|(mut hull, at)| hull.swap_remove(at)).map(|(_, choice, plan)| (choice, plan)).collect()
 }
 
-/// The cheapest at most `max_groups` contiguous groups of a site's runs: exact, `O(runs² · (groups + widths))`.
-fn plan_site(distortion: &Distortion, positions: usize, price: f64, max_groups: usize) -> SitePlan {
+/// The least distortion of every interval of runs at every allowed width, measured once for all prices.
+struct Intervals {
+    runs: usize,
+    /// `[from · (runs + 1) + to]`, by the order of `allowed`.
+    distortion: Vec<Vec<f64>>,
+    allowed: Vec<u32>,
+}
+
+impl Intervals {
+    fn of(distortion: &Distortion, freedom: Freedom) -> Self {
+        let (runs, allowed) = (distortion.runs(), freedom.widths.allowed(distortion.signed));
+        let one = |from: usize, to: usize| match to > from {
+            true => allowed.iter().map(|&bits| distortion.best_step(from, to, bits).distortion).collect(),
+            false => Vec::new(),
+        };
+        let all = (0..runs).flat_map(|from| (0..=runs).map(move |to| (from, to)));
+        Self { runs, distortion: all.map(|(from, to)| one(from, to)).collect(), allowed }
+    }
+
+    /// The least price of one group of the runs `from..to` of `size` coefficients, and its width. A site's first group is
+    /// not dropped.
+    fn cheapest(&self, from: usize, to: usize, size: f64, price: f64) -> (f64, u32) {
+        let measured = self.distortion[from * (self.runs + 1) + to].iter().zip(&self.allowed);
+        let choices = measured.filter(|&(_, &bits)| bits > 0 || from > 0);
+        let priced = choices.map(|(&distortion, &bits)| (distortion + price * f64::from(bits) * size, bits));
+        priced.min_by(|a, b| a.0.total_cmp(&b.0)).unwrap_or_default()
+    }
+}
+
+/// The best groups of a site: by the rule `automatic` the cheapest at most `max_groups` contiguous groups of its runs,
+/// exact, `O(runs² · (groups + widths))`; by the other rules the boundaries are given and only widths are chosen.
+fn plan_site(distortion: &Distortion, table: &Intervals, positions: usize, price: f64, freedom: Freedom) -> SitePlan {
     let runs = distortion.runs();
     let positions = positions as f64;
     let size = |from: usize, to: usize| (distortion.bounds[to] - distortion.bounds[from]) as f64;
-    // The least price of one group of the runs `from..to`, and its width.
-    let group = |from: usize, to: usize| {
-        let choices = widths(distortion.signed).map(|bits| {
-            let choice = distortion.best_step(from, to, bits);
-            (choice.distortion + price * f64::from(bits) * size(from, to), bits)
-        });
-        choices.min_by(|a, b| a.0.total_cmp(&b.0)).unwrap_or_default()
+    let group = |from: usize, to: usize| table.cheapest(from, to, size(from, to), price);
+    let group_price = GROUP_PRICE * price * size(0, runs) / freedom.max_groups.max(1) as f64;
+    let cuts = match freedom.rule {
+        PartitionRule::Automatic => cheapest_cuts(runs, freedom.max_groups, group_price, |from, to| group(from, to).0),
+        PartitionRule::EqualSize => equal_cuts(runs, freedom.max_groups, |run| run as f64),
+        PartitionRule::EqualEnergy => equal_cuts(runs, freedom.max_groups, |run| distortion.energies()[run]),
     };
-    let row = |from: usize| (0..=runs).map(|to| if to > from { group(from, to) } else { (0.0, 0) }).collect();
-    let interval: Vec<Vec<(f64, u32)>> = (0..runs).map(row).collect();
-    let group_price = GROUP_PRICE * price * size(0, runs) / max_groups.max(1) as f64;
+    let (mut groups, mut total) = (Vec::new(), 0.0);
+    for pair in cuts.windows(2) {
+        let (cost, bits) = group(pair[0], pair[1]);
+        total += cost + group_price;
+        groups.push(PlannedGroup::of(distortion, pair[0], pair[1], bits, positions));
+    }
+    let bits = groups.iter().map(|g| f64::from(g.bits) * g.members.len() as f64).sum::<f64>() * positions;
+    SitePlan { groups, bits, price: total * positions }
+}
+
+/// Bounds of the cheapest at most `max_groups` intervals that cover `0..runs`, by dynamic programming.
+fn cheapest_cuts(runs: usize, max_groups: usize, group_price: f64, cost: impl Fn(usize, usize) -> f64) -> Vec<usize> {
+    let interval: Vec<Vec<f64>> =
+        (0..runs).map(|from| (0..=runs).map(|to| if to > from { cost(from, to) } else { 0.0 }).collect()).collect();
     // best[g][to]: the least price of the runs before `to` in g groups, and where the last one starts.
     let mut best = vec![vec![(f64::INFINITY, 0_usize); runs + 1]; max_groups + 1];
     best[0][0].0 = 0.0;
     for groups in 1..=max_groups {
         for to in 1..=runs {
-            let starts = (0..to).map(|from| (best[groups - 1][from].0 + interval[from][to].0 + group_price, from));
+            let starts = (0..to).map(|from| (best[groups - 1][from].0 + interval[from][to] + group_price, from));
             best[groups][to] = starts.min_by(|a, b| a.0.total_cmp(&b.0)).unwrap_or((f64::INFINITY, 0));
         }
     }
     let count = (1..=max_groups).min_by(|&a, &b| best[a][runs].0.total_cmp(&best[b][runs].0)).unwrap_or(1);
-    let (mut to, mut groups) = (runs, Vec::new());
-    for g in (1..=count).rev() {
-        let from = best[g][to].1;
-        let (_, bits) = interval[from][to];
-        let members = distortion.order[distortion.bounds[from]..distortion.bounds[to]].to_vec();
-        let choices: Vec<_> = (0..=MAX_BITS).map(|b| distortion.best_step(from, to, b)).collect();
-        groups.push(PlannedGroup {
-            members,
-            bits,
-            steps: choices.iter().map(|c| c.step).collect(),
-            cost: choices.iter().map(|c| c.distortion * positions).collect(),
-        });
-        to = from;
+    let mut cuts = vec![runs];
+    for groups in (1..=count).rev() {
+        cuts.push(best[groups][cuts[cuts.len() - 1]].1);
     }
-    groups.reverse();
-    let bits = groups.iter().map(|g| f64::from(g.bits) * g.members.len() as f64).sum::<f64>() * positions;
-    let loss = groups.iter().map(|g| g.cost[g.bits as usize]).sum::<f64>();
-    SitePlan { groups, distortion: loss, bits, price: best[count][runs].0 * positions }
+    cuts.reverse();
+    cuts
+}
+
+/// Bounds of `groups` intervals of `0..runs` with equal parts of what `before` counts; fewer where parts coincide.
+fn equal_cuts(runs: usize, groups: usize, before: impl Fn(usize) -> f64) -> Vec<usize> {
+    let total = before(runs);
+    let mut cuts: Vec<usize> = (0..groups)
+        .map(|part| (0..runs).find(|&run| before(run) >= total * part as f64 / groups as f64).unwrap_or(runs))
+        .chain([runs])
+        .collect();
+    cuts.dedup();
+    cuts
 }
 
 #[cfg(test)]
@@ -175,8 +329,18 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const JOINT: Freedom = Freedom { widths: Widths::Any, max_groups: 8, rule: PartitionRule::Automatic };
+
     fn measured(coefficients: &Coefficients) -> Distortion {
         Distortion::measure(coefficients)
+    }
+
+    fn only(positions: usize, distortion: Distortion) -> Candidates {
+        Candidates { positions, transforms: vec![Candidate { distortion, macs_per_coefficient: 0.0 }] }
+    }
+
+    fn bits_of(plan: &SitePlan) -> Vec<u32> {
+        plan.groups.iter().flat_map(|g| vec![g.bits; g.members.len()]).collect()
     }
 
     /// The least price over every way to cut the sorted coefficients, by recursion.
@@ -191,7 +355,8 @@ mod tests {
         let cut = |to: usize| {
             let size = (d.bounds[to] - d.bounds[from]) as f64;
             let of_width = |bits: u32| d.best_step(from, to, bits).distortion + price * f64::from(bits) * size;
-            let cheapest = widths(d.signed).map(of_width).fold(f64::INFINITY, f64::min);
+            let allowed = widths(d.signed).filter(|&bits| bits > 0 || from > 0);
+            let cheapest = allowed.map(of_width).fold(f64::INFINITY, f64::min);
             cheapest + group_price + brute_force(d, to, groups_left - 1, price, group_price)
         };
         (from + 1..=runs).map(cut).fold(f64::INFINITY, f64::min)
@@ -209,7 +374,8 @@ mod tests {
             let sensitivity = vec![1.0; deviations.len()];
             let d = measured(&gaussian(&deviations, &sensitivity, signed, 200, 7));
             let price = price.exp2();
-            let plan = plan_site(&d, 1, price, max_groups);
+            let freedom = Freedom { max_groups, ..JOINT };
+            let plan = plan_site(&d, &Intervals::of(&d, freedom), 1, price, freedom);
             let group_price = GROUP_PRICE * price * deviations.len() as f64 / max_groups as f64;
             let best = brute_force(&d, 0, max_groups, price, group_price);
             prop_assert!((plan.price - best).abs() <= 1e-9 * best.max(1e-30), "{} against {best}", plan.price);
@@ -219,16 +385,39 @@ mod tests {
         }
 
         #[test]
-        fn a_partition_never_takes_more_than_asked(bits in 0.01_f64..8.0, seed in 0_u64..50) {
+        fn a_partition_never_takes_more_than_asked(bits in 0.4_f64..8.0, seed in 0_u64..50, macs in 0.0_f64..200.0) {
             let deviations: Vec<f64> = (0..12).map(|i| 2.0_f64.powi(-(i % 7))).collect();
             let site = |signed, seed| measured(&gaussian(&deviations, &[1.0; 12], signed, 100, seed));
-            let sites = [
-                Candidates { positions: 16, none: Some(site(false, seed)), pca: Some(site(true, seed + 1)), pca_macs: 1e3 },
-                Candidates { positions: 4, none: Some(site(false, seed + 2)), pca: None, pca_macs: 0.0 },
+            let transforms = vec![
+                Candidate { distortion: site(false, seed), macs_per_coefficient: 0.0 },
+                Candidate { distortion: site(true, seed + 1), macs_per_coefficient: 4.0 },
+                Candidate { distortion: site(true, seed + 3), macs_per_coefficient: 12.0 },
             ];
-            let plan = partition(&sites, bits, 4, 1e9);
-            prop_assert!(plan.bits_per_value <= bits);
-            prop_assert!(partition(&sites, bits, 4, 10.0).sites.iter().all(|(pca, _)| !pca), "no multiply-accumulates left");
+            let sites = [Candidates { positions: 16, transforms }, only(4, site(false, seed + 2))];
+            let values = 12.0 * 20.0;
+            // The least that keeps one coefficient of each site is 0.2 bits here.
+            let plan = partition(&sites, bits * values, JOINT, macs);
+            prop_assert!(plan.bits <= bits * values);
+            let used: f64 =
+                plan.sites.iter().zip(&sites).map(|((t, p), s)| p.kept() as f64 * s.transforms[*t].macs_per_coefficient).sum();
+            prop_assert!(used <= macs);
+            prop_assert!(plan.sites.iter().all(|(_, p)| p.groups[0].bits > 0), "a site without any coefficient");
+        }
+
+        #[test]
+        fn what_dimension_reduction_drops_first_stays_dropped(kept in 0.2_f64..1.0, seed in 0_u64..20) {
+            let deviations: Vec<f64> = (0..16).map(|i| 1.5_f64.powi(-i)).collect();
+            let site = |seed| only(8, measured(&gaussian(&deviations, &[1.0; 16], true, 100, seed)));
+            let sites = [site(seed), site(seed + 1)];
+            let values = 2.0 * 16.0 * 8.0;
+            let plan = partition_kept(&sites, kept, kept * values * 4.0, JOINT, f64::INFINITY);
+            let alive: usize = plan.sites.iter().map(|(_, p)| p.kept() * 8).sum();
+            prop_assert!(alive as f64 <= kept * values && plan.bits <= kept * values * 4.0);
+            for (_, site) in &plan.sites {
+                let mut members: Vec<_> = site.groups.iter().flat_map(|g| g.members.clone()).collect();
+                members.sort_unstable();
+                prop_assert_eq!(members, (0..16).collect::<Vec<_>>());
+            }
         }
     }
 
@@ -238,9 +427,8 @@ mod tests {
         // follows within one bit, which is what whole widths allow.
         let deviations = [16.0, 4.0, 1.0, 0.25];
         let d = measured(&gaussian(&deviations, &[1.0; 4], true, 4_000, 11));
-        let sites = [Candidates { positions: 1, none: None, pca: Some(d), pca_macs: 0.0 }];
-        let plan = partition(&sites, 4.0, 4, f64::INFINITY);
-        let bits: Vec<u32> = plan.sites[0].1.groups.iter().flat_map(|g| vec![g.bits; g.members.len()]).collect();
+        let plan = partition(&[only(1, d)], 16.0, Freedom { max_groups: 4, ..JOINT }, f64::INFINITY);
+        let bits = bits_of(&plan.sites[0].1);
         assert!(bits.windows(2).all(|w| w[0] >= w[1]), "{bits:?}");
         assert!(bits[0] >= 5 && bits[3] <= 3, "{bits:?}");
     }
@@ -250,9 +438,24 @@ mod tests {
         let mut deviations = vec![1.0; 4];
         deviations.extend([1e-6; 12]);
         let d = measured(&gaussian(&deviations, &[1.0; 16], true, 500, 13));
-        let sites = [Candidates { positions: 1, none: None, pca: Some(d), pca_macs: 0.0 }];
-        let plan = partition(&sites, 1.0, 8, f64::INFINITY);
-        let dropped: usize = plan.sites[0].1.groups.iter().filter(|g| g.bits == 0).map(|g| g.members.len()).sum();
-        assert_eq!(dropped, 12);
+        let plan = partition(&[only(1, d)], 16.0, JOINT, f64::INFINITY);
+        assert_eq!(bits_of(&plan.sites[0].1).iter().filter(|&&bits| bits == 0).count(), 12);
+    }
+
+    #[test]
+    fn dimension_reduction_alone_has_one_width() {
+        let deviations: Vec<f64> = (0..16).map(|i| 1.5_f64.powi(-i)).collect();
+        let d = measured(&gaussian(&deviations, &[1.0; 16], true, 500, 17));
+        let freedom = Freedom { widths: Widths::OneOrDropped(8), max_groups: 2, ..JOINT };
+        let plan = partition(&[only(1, d)], 32.0, freedom, f64::INFINITY);
+        assert_eq!(bits_of(&plan.sites[0].1), [vec![8; 4], vec![0; 12]].concat());
+    }
+
+    #[test]
+    fn equal_rules_cut_into_equal_parts() {
+        assert_eq!(equal_cuts(64, 8, |run| run as f64), (0..=8).map(|k| 8 * k).collect::<Vec<_>>());
+        // Half of the energy is in the first run: the first two boundaries coincide there.
+        let energies = [0.0, 4.0, 6.0, 7.0, 8.0];
+        assert_eq!(equal_cuts(4, 4, |run| energies[run]), [0, 1, 2, 4]);
     }
 }

@@ -42,6 +42,21 @@ pub fn widths(signed: bool) -> impl DoubleEndedIterator<Item = u32> {
     std::iter::once(0).chain(least_bits(signed)..=MAX_BITS).rev()
 }
 
+/// The fractional part of the golden ratio: its multiples spread evenly over an interval.
+pub const GOLDEN: f64 = 0.618_033_988_749_894_9;
+
+/// Step and range of a width for group `number`, around the best `step` of that width. Widths that all stood at the very
+/// end of their interval would all lose a bit in the same step of the search; the golden ratio spreads them over it.
+pub fn spread(step: f64, bits: u32, signed: bool, number: usize) -> (f64, f64) {
+    let range = step * levels(bits, signed);
+    let part = 0.9 * ((number + 1) as f64 * GOLDEN).fract();
+    let real = f64::from(bits) - part - f64::from(u8::from(signed));
+    // At the least width, stay clear of the half step below which a group counts as dropped.
+    let wanted = (real.exp2() - 1.0).max(0.6);
+    let change = (range / step / wanted).sqrt();
+    (step * change, range / change)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,6 +78,17 @@ mod tests {
                     let range = step * levels(bits, signed);
                     assert_eq!(inferred_bits(step, range, signed), bits, "{bits} bits, step {step}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn spreading_keeps_the_width() {
+        for number in 0..50 {
+            for bits in 2..=MAX_BITS {
+                let (step, range) = spread(0.1, bits, true, number);
+                assert_eq!(inferred_bits(step, range, true), bits);
+                assert!(!is_void(step, range));
             }
         }
     }

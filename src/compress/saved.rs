@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor, no_grad};
 
-use super::codec::Transform;
 use super::compressor::{Compressor, GroupStart, PlannedSite};
 use super::quantizer::MAX_BITS;
+use super::transform::{Block, Pca, Transform};
 use crate::libtorch::{LibtorchError, Position};
 use crate::model::Model;
 
@@ -20,6 +20,12 @@ struct SiteState {
     name: String,
     transform: String,
     placement: String,
+    /// Channels of a block, of a block-diagonal basis.
+    #[serde(default)]
+    block: Option<usize>,
+    /// Transform and inverse were learned apart.
+    #[serde(default)]
+    apart: bool,
     signed: bool,
     groups: Vec<GroupStart>,
 }
@@ -76,11 +82,15 @@ impl Compressor {
         let mut sites = Vec::new();
         for (codec, now) in self.codecs.iter().zip(&now) {
             let name = |what: &str| format!("codec.{}.{what}", codec.site.name);
-            match &codec.transform {
-                Transform::None { mean } => tensors.push((name("mean"), mean.shallow_clone())),
-                Transform::Pca { basis, mean, .. } => {
-                    tensors.push((name("basis"), basis.shallow_clone()));
-                    tensors.push((name("mean"), mean.shallow_clone()));
+            tensors.push((name("mean"), codec.transform.mean().shallow_clone()));
+            let pca = match &codec.transform {
+                Transform::Pca(pca) => Some(pca),
+                Transform::None { .. } => None,
+            };
+            if let Some(pca) = pca {
+                tensors.push((name("basis"), pca.basis.f_detach()?));
+                if let Some(inverse) = &pca.inverse {
+                    tensors.push((name("inverse"), inverse.f_detach()?));
                 }
             }
             let groups = codec.groups.iter().zip(now).enumerate().map(|(index, (members, now))| GroupStart {
@@ -94,8 +104,10 @@ impl Compressor {
             });
             sites.push(SiteState {
                 name: codec.site.name.clone(),
-                transform: codec.transform_name().to_owned(),
+                transform: codec.transform.name().to_owned(),
                 placement: if codec.position() == Position::Before { "before" } else { "after" }.to_owned(),
+                block: pca.and_then(|pca| pca.block.as_ref()).map(|block| block.channels),
+                apart: pca.is_some_and(|pca| pca.inverse.is_some()),
                 signed: codec.signed,
                 groups: groups.collect(),
             });
@@ -142,9 +154,11 @@ impl Compressor {
             };
             let transform = match saved.transform.as_str() {
                 "none" => Transform::None { mean },
-                "pca" => {
+                "pca" | "block" => {
                     let basis = find(format!("codec.{}.basis", saved.name), &[c, c])?;
-                    Transform::Pca { basis, mean, position }
+                    let inverse = saved.apart.then(|| find(format!("codec.{}.inverse", saved.name), &[c, c]));
+                    let block = saved.block.map(|channels| Block::of(&basis, channels)).transpose()?;
+                    Transform::Pca(Pca { basis, inverse: inverse.transpose()?, mean, position, block })
                 }
                 other => return Err(unknown("transform", other)),
             };

@@ -11,6 +11,6 @@ mod quantize;
 mod runtime;
 
 pub use error::LibtorchError;
-pub use network::{Compute, NamedTensor, Network, Observed, Position, RawSite, RawStored, Survey};
+pub use network::{Compute, Fold, NamedTensor, Network, Observed, Position, RawSite, RawStored, Survey};
 pub use quantize::quantize;
 pub use runtime::{cuda_devices, set_deterministic, version};

@@ -40,6 +40,33 @@ pub struct RawSite {
     pub high: Option<f64>,
     /// The channels are the last dimension, as after a linear layer, rather than the second.
     pub channels_last: bool,
+    /// Where the forward half of a channel transform of the pre-activation folds into its producers.
+    pub folds_forward: Fold,
+    /// Where the inverse half of a channel transform behind the activation function folds into its readers.
+    pub folds_inverse: Fold,
+}
+
+/// For which shapes half of a site's channel transform folds exactly into the layers around it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fold {
+    /// For none, or that can't be told.
+    Never,
+    /// For `[batch, channels]` alone: a linear layer mixes the last dimension, which is the channels' there and only there.
+    Flat,
+    /// For all.
+    Always,
+}
+
+impl Fold {
+    /// Whether it folds at a site of this shape for one image: `[channels, height, width]`, or `[channels]`.
+    pub fn holds_for(self, shape: &[i64]) -> bool {
+        match self {
+            Self::Never => false,
+            Self::Flat => shape.len() == 1,
+            Self::Always => true,
+        }
+    }
 }
 
 /// A convolution or matrix product.

@@ -6,7 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::activation::lower_bound;
 use super::error::ModelError;
-use crate::libtorch::{Network, Observed, Survey};
+use crate::libtorch::{Network, Observed, Position, Survey};
 
 /// An activation tensor that the method compresses.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,9 +27,26 @@ pub struct Site {
     pub channels_last: bool,
     /// The least value of the activation function.
     pub lower_bound: Option<f64>,
+    /// `Uᵀ(x − μ)` of the pre-activation folds exactly into the layers that make it: each is a dense (one group)
+    /// convolution or a linear layer, followed by nothing but batch normalisation with running statistics, dropout and
+    /// additions of two such chains, and nothing else reads a value in between. An identity skip makes it false, and so
+    /// does whatever can't be told from the graph. For a codec before the activation function.
+    pub folds_forward: bool,
+    /// `U·ẑ + μ` folds exactly into the layers that read the site: each, directly or behind a dropout, is a dense
+    /// convolution with padding 0 or a linear layer over the channels. Padding makes it false: the zeros around the
+    /// image would have to be transformed values. For a codec after the activation function, with no clamp behind it.
+    pub folds_inverse: bool,
 }
 
 impl Site {
+    /// Whether one half of a transform on this side of the activation function folds into a neighbouring layer.
+    pub fn folds(&self, position: Position) -> bool {
+        match position {
+            Position::Before => self.folds_forward,
+            Position::After => self.folds_inverse,
+        }
+    }
+
     /// Number of channels.
     pub fn channels(&self) -> usize {
         usize::try_from(self.shape[0]).unwrap_or(0)
@@ -138,6 +155,7 @@ fn sites(survey: &Survey, seen: &Observed) -> (Vec<Site>, Vec<Option<usize>>) {
             shape.rotate_right(1);
         }
         numbers[index] = Some(sites.len());
+        let (folds_forward, folds_inverse) = (raw.folds_forward.holds_for(&shape), raw.folds_inverse.holds_for(&shape));
         sites.push(Site {
             index,
             name: raw.name.clone(),
@@ -147,6 +165,8 @@ fn sites(survey: &Survey, seen: &Observed) -> (Vec<Site>, Vec<Option<usize>>) {
             shape,
             channels_last,
             lower_bound: lower_bound(raw),
+            folds_forward,
+            folds_inverse,
         });
     }
     (sites, numbers)

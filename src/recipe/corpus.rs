@@ -1,5 +1,6 @@
 //! Wrong recipes, each with the findings that it must give: code, line and column, and words of message or help.
 
+use super::extends_tests::Files;
 use super::tests::VALID;
 use super::*;
 
@@ -37,7 +38,7 @@ const CASES: &[Case] = &[
         "    target_bits: 2",
         "unknown-key",
         (25, 5),
-        &["in stage `train`", "belongs in stage `search`", "`warmup`"],
+        &["in stage `train`", "belongs in stage `calibrate` or stage `search`", "`warmup`"],
     ),
     case("seed: 7", "batch_size: 7", "unknown-key", (3, 1), &["in the recipe", "belongs in `data`"]),
     case(
@@ -157,6 +158,15 @@ const CASES: &[Case] = &[
         (26, 19),
         &["no aliases"],
     ),
+    // Without a base.
+    case("sites:", "extend: base.yaml\nsites:", "unknown-key", (17, 1), &["did you mean `extends`?"]),
+    case(
+        "  input: 3x32x32",
+        "  input: 3x32x32\n  extends: b.yaml",
+        "unknown-key",
+        (8, 3),
+        &["belongs in the top level"],
+    ),
     case("length: 8ep", "length: \"8ep", "syntax", (22, 13), &["not valid YAML"]),
     case("seed: 7", "seed: 7: 8", "syntax", (3, 8), &["not valid YAML"]),
 ];
@@ -179,6 +189,109 @@ fn every_wrong_recipe_gives_its_finding_at_its_place() {
         });
         if !right || error.findings.len() != 1 {
             wrong.push(format!("{:?} -> {:?}:\n{all}", case.from, case.to));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
+/// A text of `x.yaml` beside [`BESIDE`], and the one finding that it leads to: code, file (`x.yaml` or a base), place, words.
+type Extending = (&'static str, &'static str, &'static str, (usize, usize), &'static [&'static str]);
+
+const EXTENDING: &[Extending] = &[
+    // The base.
+    ("extends: bsae.yaml", "no-base", "x.yaml", (1, 10), &["there is no file", "did you mean `base.yaml`?"]),
+    ("seed: 1\nextends: ../sub/zz.yaml", "no-base", "x.yaml", (2, 10), &["no folder", "../sub`"]),
+    ("extends: sub/zz.yaml", "no-base", "x.yaml", (1, 10), &["`sub/list.yaml`", "the folder of the file that says it"]),
+    ("extends: missing.yaml", "no-base", "missing.yaml", (2, 10), &["sub/nothing.yaml"]),
+    ("extends: sub", "unreadable", "x.yaml", (1, 10), &["it is no file"]),
+    ("extends:", "wrong-type", "x.yaml", (1, 1), &["`extends` must be text", "found nothing", "`extends: base.yaml`"]),
+    ("extends: [base.yaml]", "wrong-type", "x.yaml", (1, 1), &["found a list"]),
+    ("extends: 5", "wrong-type", "x.yaml", (1, 10), &["found the number `5`"]),
+    ("extends: ''", "empty-value", "x.yaml", (1, 10), &["`extends` is empty"]),
+    ("extends: \"a\\0\"", "bad-text", "x.yaml", (1, 10), &["without control characters"]),
+    ("extends: !!str base.yaml", "unsupported-yaml", "x.yaml", (1, 10), &["no tags"]),
+    ("extends: base.yaml\nextends: circle.yaml", "duplicate-key", "x.yaml", (2, 1), &["line 1"]),
+    ("extends: circle.yaml", "circle", "circle.yaml", (1, 10), &["circle.yaml -> ", "in a circle"]),
+    // What is in the base.
+    ("extends: sub/syntax.yaml", "syntax", "syntax.yaml", (2, 8), &["not valid YAML"]),
+    ("extends: sub/twice.yaml", "duplicate-key", "twice.yaml", (2, 1), &["`version`", "line 1"]),
+    ("extends: sub/empty.yaml", "empty", "empty.yaml", (1, 1), &["the recipe is empty"]),
+    ("extends: sub/list.yaml", "wrong-type", "list.yaml", (1, 1), &["must be a mapping", "found a list"]),
+    (
+        "extends: sub/patch.yaml\nstages: {search: {target_bits: 2}}",
+        "bad-patch",
+        "patch.yaml",
+        (4, 1),
+        &["extends none"],
+    ),
+    // What is laid over it.
+    ("extends: base.yaml\nlabel:", "bad-patch", "x.yaml", (2, 1), &["no `label` to take away"]),
+    ("extends: base.yaml\nsites: {exlude: ~}", "bad-patch", "x.yaml", (2, 9), &["did you mean `exclude`?"]),
+    ("extends: base.yaml\nmodel:", "missing-key", "x.yaml", (1, 1), &["`model` in the recipe"]),
+    ("extends: base.yaml\nmodel: {path: }", "missing-key", "x.yaml", (2, 1), &["`path` in `model`"]),
+    ("extends: base.yaml\ndata: 5", "wrong-type", "x.yaml", (2, 7), &["found the number `5`"]),
+    ("extends: base.yaml\nsedd: 5", "unknown-key", "x.yaml", (2, 1), &["did you mean `seed`?"]),
+    // Stages.
+    (
+        "extends: base.yaml\nstages:\n  serch: {target_bits: 2}",
+        "bad-patch",
+        "x.yaml",
+        (3, 3),
+        &["the base has no stage `serch`", "did you mean `search`?", "`train`, `calibrate`", "write the whole list"],
+    ),
+    ("extends: base.yaml\nstages: {prune: ~}", "bad-patch", "x.yaml", (2, 10), &["the base has no stage `prune`"]),
+    ("extends: base.yaml\nstages: {4: ~}", "bad-patch", "x.yaml", (2, 10), &["there is no item 4: the list has 4"]),
+    (
+        "extends: trains.yaml\nstages: {train: {length: 2ep}}",
+        "bad-patch",
+        "x.yaml",
+        (2, 10),
+        &["2 stages `train`", "[0, 1]"],
+    ),
+    ("extends: base.yaml\nstages: {calibrate: }", "stage-order", "base.yaml", (35, 12), &["needs a `calibrate`"]),
+    (
+        "extends: base.yaml\nstages: {search: {length: }}",
+        "missing-key",
+        "x.yaml",
+        (2, 10),
+        &["`length` in stage `search`"],
+    ),
+    ("extends: base.yaml\nstages: {search: 5}", "wrong-type", "x.yaml", (2, 18), &["item 3 of `stages`"]),
+    ("extends: base.yaml\nstages: {search: {start_bits: 2}}", "bits-order", "x.yaml", (2, 31), &["(2) is below"]),
+    ("extends: trains.yaml\nstages: {0: , 1: }", "empty-value", "x.yaml", (2, 1), &["`stages` is empty"]),
+    ("extends: bare.yaml\nstages: {search: {length: 1ep}}", "bad-patch", "x.yaml", (2, 1), &["no `stages` to change"]),
+];
+
+/// Files beside those texts.
+const BESIDE: &[(&str, &str)] = &[
+    ("base.yaml", VALID),
+    ("trains.yaml", "extends: base.yaml\nstages: [{stage: train, length: 1ep}, {stage: train, length: 1ep}]"),
+    ("bare.yaml", "extends: base.yaml\nstages:"),
+    ("circle.yaml", "extends: circle.yaml"),
+    ("missing.yaml", "seed: 1\nextends: sub/nothing.yaml"),
+    ("sub/syntax.yaml", "version: 1\nseed: 7: 8"),
+    ("sub/twice.yaml", "version: 1\nversion: 1\nextends: ../base.yaml"),
+    ("sub/empty.yaml", "# nothing"),
+    ("sub/list.yaml", "- a"),
+    (
+        "sub/patch.yaml",
+        "version: 1\nmodel: {path: m.pt, input: 1x2x2}\ndata: {kind: idx, path: d}\nstages: {search: {length: 1ep}}",
+    ),
+];
+
+#[test]
+fn every_wrong_recipe_with_a_base_gives_its_finding_in_its_file() {
+    let files = Files::new(BESIDE);
+    let mut wrong = Vec::new();
+    for &(text, code, file, at, says) in EXTENDING {
+        let error = files.parse(text, &[]).unwrap_err();
+        let right = error.findings.iter().any(|finding| {
+            (finding.code, position(finding)) == (code, at)
+                && Path::new(&finding.file).ends_with(file)
+                && says.iter().all(|words| finding.to_string().contains(words))
+        });
+        if !right || error.findings.len() != 1 {
+            wrong.push(format!("{text:?}:\n{error}"));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));

@@ -13,21 +13,26 @@ use super::findings::{Problem, listed, shown};
 /// The deepest nesting; a recipe itself needs 4 levels.
 pub(super) const DEEPEST: usize = 32;
 
-/// Where something stands. Ordered: the file from top to bottom, then the overrides as given.
+/// Where something stands. Ordered: the recipe's file from top to bottom, then its base's, and so on, then the
+/// overrides as given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Place {
-    /// In the recipe's text; `line` and `column` from 1, `length` in characters.
-    Text { line: usize, column: usize, length: usize },
+    /// In the text of a file, 0 being the recipe's own, 1 its base's; `line` and `column` from 1, `length` in
+    /// characters.
+    Text { file: usize, line: usize, column: usize, length: usize },
     /// In the override of this index.
     Override(usize),
 }
 
 impl Place {
-    /// The first character of the text.
-    pub(super) const START: Self = Self::Text { line: 1, column: 1, length: 1 };
+    /// The first character of a file.
+    pub(super) const fn start(file: usize) -> Self {
+        Self::Text { file, line: 1, column: 1, length: 1 }
+    }
 
-    fn of(span: Span) -> Self {
+    fn of(span: Span, file: usize) -> Self {
         Self::Text {
+            file,
             line: span.start.line().max(1),
             column: span.start.col() + 1,
             length: span.end.index().saturating_sub(span.start.index()).max(1),
@@ -184,13 +189,14 @@ pub(super) fn segments(path: &str) -> impl Iterator<Item = &str> {
         .filter(|segment| !segment.is_empty())
 }
 
-/// Reads the one document of a text. `None`, with at least one problem, where there is no whole document.
-pub(super) fn read(text: &str) -> (Option<Node>, Vec<Problem>) {
-    let mut reader = Reader { parser: Parser::new_from_str(text), problems: Vec::new() };
+/// Reads the one document of a text, which is that of the file of this index. `None`, with at least one problem, where
+/// there is no whole document.
+pub(super) fn read(text: &str, file: usize) -> (Option<Node>, Vec<Problem>) {
+    let mut reader = Reader { parser: Parser::new_from_str(text), file, problems: Vec::new() };
     let root = match reader.document() {
         Ok(root) => root,
         Err(problem) => {
-            reader.problems.push(problem);
+            reader.problems.push(*problem);
             None
         }
     };
@@ -199,11 +205,12 @@ pub(super) fn read(text: &str) -> (Option<Node>, Vec<Problem>) {
 
 struct Reader<'a> {
     parser: Parser<'a, StrInput<'a>>,
+    file: usize,
     problems: Vec<Problem>,
 }
 
 impl<'a> Reader<'a> {
-    fn document(&mut self) -> Result<Option<Node>, Problem> {
+    fn document(&mut self) -> Result<Option<Node>, Box<Problem>> {
         let mut root = None;
         loop {
             let (event, span) = self.next()?;
@@ -223,38 +230,42 @@ impl<'a> Reader<'a> {
             }
         }
         if root.as_ref().is_none_or(Node::is_null) {
-            return Err(problem(
-                Place::START,
+            return Err(Box::new(problem(
+                Place::start(self.file),
                 "empty",
                 "the recipe is empty".into(),
                 Some("start with `version: 1`, then `model`, `data` and `stages`".into()),
-            ));
+            )));
         }
         Ok(root)
     }
 
-    fn next(&mut self) -> Result<(Event<'a>, Span), Problem> {
+    fn place(&self, span: Span) -> Place {
+        Place::of(span, self.file)
+    }
+
+    fn next(&mut self) -> Result<(Event<'a>, Span), Box<Problem>> {
         match self.parser.next_event() {
             Some(Ok(next)) => Ok(next),
-            Some(Err(error)) => Err(problem(
-                Place::of(Span::empty(*error.marker())),
+            Some(Err(error)) => Err(Box::new(problem(
+                self.place(Span::empty(*error.marker())),
                 "syntax",
                 format!("not valid YAML: {}", error.info()),
                 Some("YAML indents by spaces (no tabs), writes `key: value`, and wants quotes around text with `: ` or ` #` in it".into()),
-            )),
+            ))),
             None => Ok((Event::StreamEnd, Span::default())),
         }
     }
 
-    fn node(&mut self, event: Event<'a>, span: Span, depth: usize) -> Result<Node, Problem> {
-        let place = Place::of(span);
+    fn node(&mut self, event: Event<'a>, span: Span, depth: usize) -> Result<Node, Box<Problem>> {
+        let place = self.place(span);
         if depth > DEEPEST {
-            return Err(problem(
+            return Err(Box::new(problem(
                 place,
                 "unsupported-yaml",
                 format!("nested more than {DEEPEST} levels deep"),
                 Some("no key of a recipe lies deeper than 4 levels".into()),
-            ));
+            )));
         }
         let value = match event {
             Event::Scalar(raw, style, _, tag) => {
@@ -293,7 +304,7 @@ impl<'a> Reader<'a> {
         Ok(Node { place, value })
     }
 
-    fn entries(&mut self, depth: usize) -> Result<Vec<Entry>, Problem> {
+    fn entries(&mut self, depth: usize) -> Result<Vec<Entry>, Box<Problem>> {
         let mut entries: Vec<Entry> = Vec::new();
         let mut lines: HashMap<String, usize> = HashMap::new();
         loop {
@@ -310,7 +321,7 @@ impl<'a> Reader<'a> {
                     None
                 }
             };
-            let key_place = Place::of(span);
+            let key_place = self.place(span);
             let (event, value_span) = self.next()?;
             let mut node = self.node(event, value_span, depth + 1)?;
             // An absent value has no place of its own, and a list or mapping is best shown by its key.
@@ -345,7 +356,7 @@ impl<'a> Reader<'a> {
     }
 
     fn unsupported(&mut self, span: Span, message: String, help: &str) {
-        let place = Place::of(span);
+        let place = self.place(span);
         let help = Some(help.into());
         self.problems.push(problem(place, "unsupported-yaml", message, help));
     }

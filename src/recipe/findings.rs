@@ -20,7 +20,8 @@ pub struct Finding {
     pub code: &'static str,
     /// Key path of what is wrong, such as `stages[2].target_bits`; empty for the whole recipe.
     pub path: String,
-    /// The recipe file's name as it was given, or the override (`--set stages.2.target_bits=0`).
+    /// Name of the recipe's file as it was given, of one of its bases, or the override (`--set
+    /// stages.2.target_bits=0`).
     pub file: String,
     /// Line in the file, from 1; none for overrides and for a file that could not be read.
     pub line: Option<usize>,
@@ -90,7 +91,7 @@ impl fmt::Display for Finding {
 /// All findings about one recipe, by position; never empty when it is an error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Diagnostics {
-    /// The findings: those in the file by line and column, then those in overrides.
+    /// The findings: those in the recipe's file by line and column, then those in its bases, then those in overrides.
     pub findings: Vec<Finding>,
     /// How many further findings were left out.
     pub omitted: usize,
@@ -129,76 +130,90 @@ pub(super) struct Problem {
     pub(super) help: Option<String>,
 }
 
-/// A recipe's text and the place of every key in it, so that later checks can locate their findings, too.
+/// One of the files that a recipe is put together from.
+#[derive(Debug, Clone)]
+pub(super) struct SourceFile {
+    /// As it is shown in findings.
+    pub(super) name: String,
+    pub(super) text: String,
+}
+
+/// A recipe's texts and the place of every key in them, so that later checks can locate their findings, too.
 #[derive(Debug, Clone)]
 pub struct Source {
-    file: String,
-    text: String,
+    /// The recipe's own file, its base, the base's base; never empty.
+    files: Vec<SourceFile>,
     overrides: Vec<String>,
     pub(super) root: Node,
 }
 
 impl Source {
-    pub(super) fn new(file: &str, text: &str, overrides: Vec<String>, root: Node) -> Self {
-        Self { file: file.into(), text: text.into(), overrides, root }
+    pub(super) fn new(files: Vec<SourceFile>, overrides: Vec<String>, root: Node) -> Self {
+        Self { files, overrides, root }
     }
 
     /// The recipe file's name, as it was given.
     pub fn file(&self) -> &str {
-        &self.file
+        &self.files[0].name
     }
 
-    /// The text of the recipe file, without the overrides.
+    /// The names of all files that the recipe is put together from: its own, then what that `extends`, and so on.
+    pub fn files(&self) -> Vec<&str> {
+        self.files.iter().map(|file| file.name.as_str()).collect()
+    }
+
+    /// The text of the recipe file, without its bases and the overrides.
     pub fn text(&self) -> &str {
-        &self.text
+        &self.files[0].text
     }
 
-    /// Line and column, from 1, of the value at a key path such as `stages[2].target_bits`.
+    /// File name, line and column (from 1) of the value at a key path such as `stages[2].target_bits`.
     ///
     /// For a list or a mapping that is where its key stands. Where the recipe leaves a key out it is the place of
     /// what would hold it. `None` if the value came from an override.
-    pub fn locate(&self, path: &str) -> Option<(usize, usize)> {
+    pub fn locate(&self, path: &str) -> Option<(&str, usize, usize)> {
         match self.root.nearest(path).place {
-            Place::Text { line, column, .. } => Some((line, column)),
+            Place::Text { file, line, column, .. } => Some((&self.files[file].name, line, column)),
             Place::Override(_) => None,
         }
     }
 
     /// A finding about the value at a key path such as `stages[2].target_bits`; see [`Source::locate`].
     pub fn finding(&self, code: &'static str, path: &str, message: impl Into<String>, help: Option<String>) -> Finding {
-        let problem =
-            Problem { place: self.root.nearest(path).place, code, path: path.into(), message: message.into(), help };
-        self.tie(problem, &lines(&self.text))
+        let place = self.root.nearest(path).place;
+        self.tie(Problem { place, code, path: path.into(), message: message.into(), help })
     }
 
     /// Orders problems by place and turns them into findings.
     pub(super) fn diagnostics(&self, mut problems: Vec<Problem>) -> Diagnostics {
         problems.sort_by_key(|problem| problem.place);
-        let lines = lines(&self.text);
         let omitted = problems.len().saturating_sub(MOST_FINDINGS);
         problems.truncate(MOST_FINDINGS);
-        Diagnostics { omitted, findings: problems.into_iter().map(|problem| self.tie(problem, &lines)).collect() }
+        Diagnostics { omitted, findings: problems.into_iter().map(|problem| self.tie(problem)).collect() }
     }
 
-    fn tie(&self, problem: Problem, lines: &[&str]) -> Finding {
-        let mut finding = Finding::about_file(problem.code, &self.file, problem.message, problem.help);
-        finding.path = problem.path;
-        match problem.place {
-            Place::Text { line, column, length } => {
-                finding.line = Some(line);
-                finding.column = Some(column);
-                finding.length = length;
-                finding.source_line = lines.get(line - 1).map(|&line| line.into());
+    fn tie(&self, problem: Problem) -> Finding {
+        let (name, position) = match problem.place {
+            Place::Text { file, line, column, length } => {
+                (self.files[file].name.clone(), Some((file, line, column, length)))
             }
-            Place::Override(index) => finding.file = format!("--set {}", self.overrides[index]),
+            Place::Override(index) => (format!("--set {}", self.overrides[index]), None),
+        };
+        let mut finding = Finding::about_file(problem.code, &name, problem.message, problem.help);
+        finding.path = problem.path;
+        if let Some((file, line, column, length)) = position {
+            finding.line = Some(line);
+            finding.column = Some(column);
+            finding.length = length;
+            finding.source_line = lines(&self.files[file].text).nth(line - 1).map(String::from);
         }
         finding
     }
 }
 
 /// Splits at every line break that YAML knows; `str::lines` leaves out a lone carriage return.
-fn lines(text: &str) -> Vec<&str> {
-    text.split('\n').flat_map(|line| line.strip_suffix('\r').unwrap_or(line).split('\r')).collect()
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.split('\n').flat_map(|line| line.strip_suffix('\r').unwrap_or(line).split('\r'))
 }
 
 /// Text from a recipe for use in a message: one line, not too long.

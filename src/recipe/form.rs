@@ -8,11 +8,11 @@ use serde_json::Value as Json;
 
 use super::document::{Entry, Node, Place, Scalar, Value};
 use super::findings::{Problem, listed, nearest_word, shown};
-use super::language::schema;
 use super::questions::{Range, branches, catalog, constant, keys, strings, words};
+use super::schema::complete;
 use super::values::{Device, InputShape, Length, ValueError};
 
-static SCHEMA: LazyLock<Json> = LazyLock::new(schema);
+static SCHEMA: LazyLock<Json> = LazyLock::new(complete);
 static CATALOG: LazyLock<Vec<(String, Vec<&str>)>> = LazyLock::new(|| catalog(&SCHEMA));
 
 /// What the top level of a recipe is called in messages.
@@ -23,8 +23,14 @@ const TEXT: &str = "text (in quotes if it looks like a number)";
 /// Every finding about the form of the document.
 pub(super) fn check(root: &Node) -> Vec<Problem> {
     let mut form = Form { problems: Vec::new() };
-    let spot = Spot { path: String::new(), key: String::new(), name: TOP.into(), inside: TOP.into() };
-    form.value(root, &SCHEMA, &spot);
+    form.value(root, &SCHEMA, &Spot::top());
+    form.problems
+}
+
+/// Every finding about the value of a top-level key that is taken out of the document before the rest is checked.
+pub(super) fn check_key(key: &str, node: &Node) -> Vec<Problem> {
+    let mut form = Form { problems: Vec::new() };
+    form.value(node, &SCHEMA["properties"][key], &Spot::top().below(key));
     form.problems
 }
 
@@ -41,6 +47,10 @@ struct Spot {
 }
 
 impl Spot {
+    fn top() -> Self {
+        Self { path: String::new(), key: String::new(), name: TOP.into(), inside: TOP.into() }
+    }
+
     fn below(&self, key: &str) -> Self {
         let shown = shown(key);
         let top = self.path.is_empty();

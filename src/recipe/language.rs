@@ -48,7 +48,7 @@ pub struct Recipe {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Model {
-    /// TorchScript file; a relative path starts at the recipe's folder. Required.
+    /// TorchScript file; a relative path starts at the folder of the file it is written in. Required.
     #[serde(serialize_with = "path_text")]
     #[schemars(length(min = 1), example = "models/resnet18.pt")]
     pub path: PathBuf,
@@ -68,7 +68,7 @@ pub enum Data {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IdxData {
-    /// Folder with the IDX files; a relative path starts at the recipe's folder. Required.
+    /// Folder with the IDX files; a relative path starts at the folder of the file it is written in. Required.
     #[serde(serialize_with = "path_text")]
     #[schemars(length(min = 1), example = "data/fashion-mnist-mini")]
     pub path: PathBuf,
@@ -103,10 +103,16 @@ pub struct IdxData {
 pub enum Mode {
     /// No compression.
     Float,
+    /// One fixed width everywhere, with learned steps.
+    Uniform,
     /// Widths learned per site, no transform.
     Mp,
     /// Widths learned per group of channels, no transform.
     MpGrouped,
+    /// Dimension reduction alone: what is kept has one fixed width.
+    DrOnly,
+    /// The dimension reduction first, then widths of what it kept.
+    DrThenMp,
     /// Transform and widths together.
     Joint,
 }
@@ -115,8 +121,11 @@ impl fmt::Display for Mode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Float => "float",
+            Self::Uniform => "uniform",
             Self::Mp => "mp",
             Self::MpGrouped => "mp_grouped",
+            Self::DrOnly => "dr_only",
+            Self::DrThenMp => "dr_then_mp",
             Self::Joint => "joint",
         })
     }
@@ -147,19 +156,23 @@ impl Recipe {
         })
     }
 
-    /// Which method this recipe is: `float` without a search, else by transform and number of groups.
+    /// Which method this recipe is: `float` without a calibration, else by what the calibration fixes.
     pub fn mode(&self) -> Mode {
-        match (self.search(), self.calibrate()) {
-            (None, _) => Mode::Float,
-            (Some(_), Some(calibrate)) if calibrate.transform == Transform::None => {
-                if calibrate.max_groups == 1 {
-                    Mode::Mp
-                } else {
-                    Mode::MpGrouped
-                }
-            }
-            (Some(_), _) => Mode::Joint,
+        let Some(calibrate) = self.calibrate() else { return Mode::Float };
+        match (calibrate.bits, calibrate.target_bits, calibrate.kept, calibrate.transform) {
+            (Some(_), None, ..) => Mode::Uniform,
+            (Some(_), Some(_), ..) => Mode::DrOnly,
+            (None, _, Some(_), _) => Mode::DrThenMp,
+            (None, _, None, Transform::None) if calibrate.max_groups == 1 => Mode::Mp,
+            (None, _, None, Transform::None) => Mode::MpGrouped,
+            _ => Mode::Joint,
         }
+    }
+
+    /// Bits per value that a run of this recipe must not exceed: the search's target, or the dimension reduction's. None
+    /// where nothing is asked.
+    pub fn target_bits(&self) -> Option<f64> {
+        self.search().map(|s| s.target_bits).or_else(|| self.calibrate().and_then(|c| c.target_bits))
     }
 
     /// Full training batches in one pass over `images` training images; the rest of an epoch is dropped.
@@ -174,20 +187,17 @@ impl Recipe {
         serde_yaml::to_string(self).expect("a recipe serializes")
     }
 
-    /// Makes relative paths start at the absolute folder that `base` gives for the path's key.
-    pub(super) fn resolve_paths(&mut self, base: impl Fn(&str) -> PathBuf) {
+    /// Replaces every path by what `resolve` makes of its key and itself.
+    pub(super) fn resolve_paths(&mut self, resolve: impl Fn(&str, &Path) -> PathBuf) {
         let Data::Idx(data) = &mut self.data;
         for (key, path) in [("model.path", &mut self.model.path), ("data.path", &mut data.path)] {
-            *path = base(key).join(&*path);
+            *path = resolve(key, path);
         }
     }
 }
 
-/// The JSON Schema (draft 2020-12) of a recipe, for editors; the form of every recipe is checked against it, too.
-///
-/// Beyond the standard it has the formats `length`, `positive-length`, `shape` and `device`, and under `x-why` the
-/// reason for a range.
-pub fn schema() -> serde_json::Value {
+/// The JSON Schema of a recipe as its types say it.
+pub(super) fn type_schema() -> serde_json::Value {
     SchemaSettings::draft2020_12()
         .with(|settings| settings.inline_subschemas = true)
         .into_generator()

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use super::document::{self, DEEPEST, Entry, Node, Place, Value, segments};
-use super::findings::{Problem, shown};
+use super::findings::{Problem, listed, nearest_word, shown};
 
 /// One value set over the recipe's own: `KEY.PATH=VALUE`.
 ///
@@ -46,11 +46,11 @@ impl FromStr for Override {
         if segments.is_empty() || segments.len() > DEEPEST {
             return Err(form());
         }
-        let (node, problems) = document::read(value);
+        let (node, problems) = document::read(value, 0);
         let value = match (node, problems.into_iter().next()) {
             (Some(node), None) => node,
             // `KEY=` and `KEY=null` take the value away.
-            (None, Some(problem)) if problem.code == "empty" => Node::null(Place::START),
+            (None, Some(problem)) if problem.code == "empty" => Node::null(Place::start(0)),
             (_, problem) => {
                 return Err(OverrideError::Value {
                     text: shown(text),
@@ -74,7 +74,15 @@ pub(super) fn apply(root: &mut Node, overrides: &[Override]) -> Vec<Problem> {
         let place = Place::Override(index);
         let mut value = one.value.clone();
         value.put(place);
-        set(root, &one.segments, value).err().map(|(message, help)| Problem {
+        let done = match one.segments[0].as_str() {
+            // The files are read by now, and an override has no folder to start from.
+            "extends" => Err((
+                "`extends` cannot be set from the command line".to_string(),
+                "write `extends: FILE` in a recipe, or run the other recipe itself".to_string(),
+            )),
+            _ => set(root, &one.segments, value),
+        };
+        done.err().map(|(message, help)| Problem {
             place,
             code: "bad-override",
             path: one.segments.join("."),
@@ -105,7 +113,7 @@ fn set(node: &mut Node, segments: &[String], value: Node) -> Result<(), (String,
             set(&mut entries[index].node, rest, value)
         }
         Value::Sequence(items) => {
-            let index = item(items, segment)?;
+            let index = item(items, segment, "the recipe")?;
             set(&mut items[index], rest, value)
         }
         Value::Scalar { .. } | Value::Refused => Err((
@@ -115,8 +123,10 @@ fn set(node: &mut Node, segments: &[String], value: Node) -> Result<(), (String,
     }
 }
 
-/// The index of the item that a segment names, by number or by kind of stage.
-fn item(items: &[Node], segment: &str) -> Result<usize, (String, String)> {
+/// The index of the item that a segment names, by number or by kind of stage; else message and help. `owner` has the list.
+pub(super) fn item(items: &[Node], segment: &str, owner: &str) -> Result<usize, (String, String)> {
+    /// How many stages a help text lists.
+    const MOST_LISTED: usize = 8;
     let count = items.len();
     if let Ok(index) = segment.parse::<usize>() {
         if index < count {
@@ -124,20 +134,29 @@ fn item(items: &[Node], segment: &str) -> Result<usize, (String, String)> {
         }
         return Err((
             format!("there is no item {index}: the list has {count}"),
-            "items count from 0; only items that the recipe has can be set".into(),
+            format!("items count from 0; only items that {owner} has can be set"),
         ));
     }
-    let of_kind = |node: &Node| node.get("stage").and_then(Node::text) == Some(segment);
-    let found: Vec<usize> = (0..count).filter(|&index| of_kind(&items[index])).collect();
+    let kind = |index: usize| items[index].get("stage").and_then(Node::text);
+    let found: Vec<usize> = (0..count).filter(|&index| kind(index) == Some(segment)).collect();
     match found.as_slice() {
         &[index] => Ok(index),
-        [] => Err((
-            format!("the recipe has no stage `{}`", shown(segment)),
-            "name a stage of the recipe by its kind, or an item by its index from 0".into(),
-        )),
+        [] => {
+            let kinds: Vec<&str> = (0..count).filter_map(kind).take(MOST_LISTED).collect();
+            let near = nearest_word(segment, kinds.iter().copied());
+            let near = near.map_or(String::new(), |near| format!("did you mean `{}`? ", shown(near)));
+            let kinds: Vec<String> = kinds.into_iter().map(shown).collect();
+            Err((
+                format!("{owner} has no stage `{}`", shown(segment)),
+                format!(
+                    "{near}name one of its stages by its kind ({}), or an item by its index from 0",
+                    listed(kinds.iter().map(String::as_str))
+                ),
+            ))
+        }
         several => Err((
-            format!("the recipe has {} stages `{}`", several.len(), shown(segment)),
-            format!("use the index of the one you mean: {several:?}"),
+            format!("{owner} has {} stages `{}`", several.len(), shown(segment)),
+            format!("use the index of the one you mean: {:?}", &several[..several.len().min(MOST_LISTED)]),
         )),
     }
 }

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::extends_tests::Files;
 use super::tests::{SMALL, VALID};
 use super::*;
 
@@ -62,6 +63,8 @@ const PIECES: &[&str] = &[
     "input",
     "3x32x32",
     "<<",
+    "extends: ",
+    "base.yaml",
     "é",
     "\u{feff}",
     "\u{85}",
@@ -76,7 +79,12 @@ fn piece() -> impl Strategy<Value = &'static str> {
 
 /// Reads a text, and checks what every answer must fulfil.
 fn check(text: &str, overrides: &[Override]) -> Result<(), TestCaseError> {
-    match Recipe::parse(text, "/r/x.yaml", overrides) {
+    check_at(text, "/r/x.yaml", overrides)
+}
+
+/// The same of a text that is the file `file`.
+fn check_at(text: &str, file: &str, overrides: &[Override]) -> Result<(), TestCaseError> {
+    match Recipe::parse(text, file, overrides) {
         Ok(loaded) => {
             let resolved = loaded.recipe.resolved_yaml();
             match Recipe::parse(&resolved, "/other/y.yaml", &[]) {
@@ -91,7 +99,7 @@ fn check(text: &str, overrides: &[Override]) -> Result<(), TestCaseError> {
                 // The form's findings must catch everything that serde would refuse.
                 prop_assert_ne!(finding.code, "invalid", "{}", error);
                 prop_assert!(finding.column != Some(0));
-                if let Some(line) = finding.line {
+                if let Some(line) = finding.line.filter(|_| finding.file == file) {
                     prop_assert!((1..=text.len() + 1).contains(&line), "{}", error);
                 }
             }
@@ -189,6 +197,38 @@ proptest! {
         if let Ok(one) = format!("{path}={value}").parse::<Override>() {
             check(VALID, &[one])?;
         }
+    }
+
+    #[test]
+    fn anything_laid_over_a_base_is_read_without_panic(small in any::<bool>(), pieces in proptest::collection::vec(piece(), 0..30)) {
+        let files = Files::new(&[("base.yaml", if small { SMALL } else { VALID })]);
+        let own = files.at("x.yaml");
+        for text in [format!("extends: base.yaml\n{}", pieces.concat()), format!("extends: {}", pieces.concat())] {
+            check_at(&text, own.to_str().unwrap(), &[])?;
+        }
+    }
+
+    #[test]
+    fn any_base_is_read_without_panic(
+        at in any::<prop::sample::Index>(), cut in 0usize..12, pieces in proptest::collection::vec(piece(), 0..3), any in any::<String>(),
+    ) {
+        let at = at.index(VALID.len());
+        let damaged = VALID[..at].to_string() + &pieces.concat() + &VALID[(at + cut).min(VALID.len())..];
+        let over = "extends: base.yaml\nseed: 1\ndata: {std: 0.5}\nstages: {search: {length: 1ep}, finetune: }\n";
+        for base in [damaged, any] {
+            let files = Files::new(&[("base.yaml", &base)]);
+            let own = files.at("x.yaml");
+            check_at(over, own.to_str().unwrap(), &[])?;
+        }
+    }
+
+    #[test]
+    fn a_recipe_laid_over_itself_is_itself(small in any::<bool>()) {
+        let text = if small { SMALL } else { VALID };
+        let files = Files::new(&[("base.yaml", text)]);
+        let loaded = files.parse(&format!("extends: base.yaml\n{text}"), &[]).unwrap();
+        let base = Recipe::load(&files.at("base.yaml"), &[]).unwrap();
+        prop_assert_eq!((loaded.recipe, loaded.canonical), (base.recipe, base.canonical));
     }
 
     #[test]

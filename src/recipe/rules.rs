@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::document::Node;
 use super::findings::Problem;
-use super::stage::Stage;
+use super::stage::{CalibrateStage, Stage};
 
 /// Every finding about order and relations, beyond those about the `form`.
 ///
@@ -24,7 +24,8 @@ pub(super) fn check(root: &Node, form: &[Problem]) -> Vec<Problem> {
         })
         .collect();
     if let Some(kinds) = kinds {
-        for (index, message, help) in order(&kinds) {
+        let fixed = stages.iter().any(|stage| stage.get("bits").is_some_and(|bits| !bits.is_null()));
+        for (index, message, help) in order(&kinds, fixed) {
             let path = format!("stages[{index}].stage");
             problems.push(Problem {
                 place: root.nearest(&path).place,
@@ -50,8 +51,9 @@ pub(super) fn check(root: &Node, form: &[Problem]) -> Vec<Problem> {
     problems
 }
 
-/// The stages that stand where they cannot: index, message, help. At most one finding a stage.
-fn order(kinds: &[&str]) -> Vec<(usize, String, &'static str)> {
+/// The stages that stand where they cannot: index, message, help. At most one finding a stage. `fixed`: the calibration
+/// fixes the widths, so there is nothing to search.
+fn order(kinds: &[&str], fixed: bool) -> Vec<(usize, String, &'static str)> {
     const LINE: &str = "the order is `train` (any number), `calibrate`, `search`, `finetune`";
     let mut found = Vec::new();
     let (mut calibrate, mut search, mut finetune) = (None, None, None);
@@ -73,14 +75,18 @@ fn order(kinds: &[&str]) -> Vec<(usize, String, &'static str)> {
             "calibrate" if calibrate.is_some() => {
                 say("a second `calibrate`", "one calibration serves the search: remove one")
             }
+            "search" if fixed => say(
+                "`search` after a `calibrate` that fixes the widths",
+                "remove the calibration's `bits`, or the search: there is nothing left to learn",
+            ),
             "search" if search.is_some() => say("a second `search`", "a recipe has one search: make it longer instead"),
             "search" if calibrate.is_none() => say(
                 "`search` needs a `calibrate` before it",
                 "put `- stage: calibrate` before the search: it makes the groups whose widths are searched",
             ),
-            "finetune" if search.is_none() => say(
+            "finetune" if search.is_none() && !(fixed && calibrate.is_some()) => say(
                 "`finetune` needs a `search` before it",
-                "it trains with the widths that a search has found; for float training use `stage: train`",
+                "it trains with the widths that a search has found (or that `bits` of the calibration fixes); for float training use `stage: train`",
             ),
             _ => {}
         }
@@ -91,7 +97,7 @@ fn order(kinds: &[&str]) -> Vec<(usize, String, &'static str)> {
             _ => {}
         }
     }
-    if let (Some(index), None, None) = (calibrate, search, finetune) {
+    if let (Some(index), None, None, false) = (calibrate, search, finetune, fixed) {
         found.push((
             index,
             "`calibrate` without a `search` after it".into(),
@@ -128,6 +134,30 @@ fn relation(stage: &Stage) -> Option<(&'static str, &'static str, String, String
             format!("`start_bits` ({}) is below `target_bits` ({})", stage.start_bits, stage.target_bits),
             "the budget falls from `start_bits` to `target_bits`; leave `start_bits` out to start at 8".into(),
         )),
+        Stage::Calibrate(CalibrateStage { bits: None, target_bits: Some(_), .. }) => Some((
+            "target_bits",
+            "bits-missing",
+            "`target_bits` of a calibration needs `bits`".into(),
+            "it says how far dimension reduction alone goes at a fixed width: add `bits: 8`; the target of a search \
+             stands in the search"
+                .into(),
+        )),
+        Stage::Calibrate(CalibrateStage { bits: Some(bits), target_bits: Some(target), .. })
+            if *target > f64::from(*bits) =>
+        {
+            Some((
+                "target_bits",
+                "bits-order",
+                format!("`target_bits` ({target}) is above `bits` ({bits})"),
+                "everything kept at that width takes `bits`; lower the target, or leave it out".into(),
+            ))
+        }
+        Stage::Calibrate(CalibrateStage { bits: Some(_), kept: Some(_), .. }) => Some((
+            "kept",
+            "contradiction",
+            "`kept` and `bits` exclude each other".into(),
+            "with a fixed width, `target_bits` says how much is kept; with `kept`, a search finds the widths".into(),
+        )),
         _ => None,
     }
 }
@@ -137,7 +167,7 @@ mod tests {
     use super::*;
 
     fn misplaced(kinds: &[&str]) -> Vec<usize> {
-        order(kinds).into_iter().map(|(index, ..)| index).collect()
+        order(kinds, false).into_iter().map(|(index, ..)| index).collect()
     }
 
     #[test]
@@ -150,6 +180,15 @@ mod tests {
         ] {
             assert_eq!(misplaced(kinds), [0; 0], "{kinds:?}");
         }
+    }
+
+    #[test]
+    fn fixed_widths_take_the_place_of_a_search() {
+        let misplaced = |kinds: &[&str]| order(kinds, true).into_iter().map(|(index, ..)| index).collect::<Vec<_>>();
+        assert_eq!(misplaced(&["calibrate"]), [0; 0]);
+        assert_eq!(misplaced(&["train", "calibrate", "finetune"]), [0; 0]);
+        assert_eq!(misplaced(&["calibrate", "search", "finetune"]), [1]);
+        assert_eq!(misplaced(&["finetune"]), [0]);
     }
 
     #[test]

@@ -87,13 +87,51 @@ pub struct CalibrateStage {
     pub transform: Transform,
     /// Where the transform sits, seen from the activation function. Default: `before`.
     pub placement: Placement,
-    /// Most extra multiply-accumulates that all transforms together may cost, in percent of the network's own;
-    /// holds for `transform: auto` alone. Default: 30.
+    /// Channels of a block of block-diagonal PCA, for `transform: block` and as a choice of `auto`; from 2.
+    /// Default: 16.
+    #[schemars(range(min = 2, max = 4096))]
+    pub block_channels: usize,
+    /// Most extra multiply-accumulates that all transforms together may cost, in percent of the network's own, without
+    /// those that fold into a neighbouring layer; holds for `transform: auto` alone. Default: 30.
     #[schemars(range(min = 0))]
     pub max_mac_overhead: f64,
+    /// Whether the training that follows learns the bases, too. Default: `fixed`.
+    pub basis: BasisLearning,
     /// Most groups of one site, from 1 to 32; each group has a quantizer of its own. Default: 8.
     #[schemars(range(min = 1, max = 32))]
     pub max_groups: usize,
+    /// How the boundaries between groups are found. Default: `automatic`.
+    pub partition: PartitionRule,
+    /// How the quantizers' first ranges are found. Default: `mse`.
+    pub initial_ranges: InitialRanges,
+    /// One fixed width in bits, from 1 to 8, for everything that is kept; no search follows. Default: none, widths are
+    /// learned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 8))]
+    pub bits: Option<u32>,
+    /// Bits per value that the dimension reduction alone has to reach, with every kept value at `bits`. Default: none,
+    /// everything is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        range(max = 8),
+        extend("exclusiveMinimum" = 0, "x-why" = WHY_BITS)
+    )]
+    pub target_bits: Option<f64>,
+    /// Share of the values that the dimension reduction keeps, decided before any width; the search then moves widths
+    /// alone. More than 0, at most 1. Default: none, both are decided together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
+    pub kept: Option<f64>,
+}
+
+impl CalibrateStage {
+    /// Most multiply-accumulates that the transforms may take for one image, of a network that itself takes `network`.
+    pub fn max_macs(&self, network: u64) -> f64 {
+        match self.transform {
+            Transform::Auto => network as f64 * self.max_mac_overhead / 100.0,
+            _ => f64::INFINITY,
+        }
+    }
 }
 
 impl Default for CalibrateStage {
@@ -103,8 +141,15 @@ impl Default for CalibrateStage {
             sensitivity_images: 1024,
             transform: Transform::Auto,
             placement: Placement::Before,
+            block_channels: 16,
             max_mac_overhead: 30.0,
+            basis: BasisLearning::Fixed,
             max_groups: 8,
+            partition: PartitionRule::Automatic,
+            initial_ranges: InitialRanges::Mse,
+            bits: None,
+            target_bits: None,
+            kept: None,
         }
     }
 }
@@ -153,6 +198,14 @@ pub struct SearchStage {
     #[serde(default = "defaults::distillation")]
     #[schemars(range(min = 0, max = 1))]
     pub distillation: f64,
+    /// Weight in the loss of the estimated code length in bits per value, for those who code the activations with an
+    /// entropy coder. Default: 0.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub entropy_weight: f64,
+    /// Whether dropped groups come back where the loss gains more than their bits cost. Default: true.
+    #[serde(default = "defaults::revival")]
+    pub revival: bool,
 }
 
 /// Fine-tuning with the widths frozen to integers.
@@ -185,6 +238,11 @@ pub struct FinetuneStage {
     #[serde(default = "defaults::distillation")]
     #[schemars(range(min = 0, max = 1))]
     pub distillation: f64,
+    /// Weight in the loss of the estimated code length in bits per value, for those who code the activations with an
+    /// entropy coder. Default: 0.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub entropy_weight: f64,
 }
 
 /// How weights and quantizers train while activations are compressed: the keys that `search` and `finetune` share.
@@ -204,6 +262,8 @@ pub struct Retraining {
     pub batch_norm: BatchNorm,
     /// Weight of the distillation.
     pub distillation: f64,
+    /// Weight of the estimated code length.
+    pub entropy_weight: f64,
 }
 
 macro_rules! retraining {
@@ -219,6 +279,7 @@ macro_rules! retraining {
                     quantizer_learning_rate: self.quantizer_learning_rate,
                     batch_norm: self.batch_norm,
                     distillation: self.distillation,
+                    entropy_weight: self.entropy_weight,
                 }
             }
         }
@@ -242,6 +303,8 @@ pub enum Transform {
     Auto,
     /// The PCA basis at every site.
     Pca,
+    /// Block-diagonal PCA at every site: the bases of `block_channels` channels each that vary together.
+    Block,
     /// No transform: channels are quantized as they are.
     None,
 }
@@ -255,6 +318,45 @@ pub enum Placement {
     Before,
     /// On the outputs of the activation function.
     After,
+    /// Site by site where it pays.
+    Auto,
+}
+
+/// Whether training changes the bases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum BasisLearning {
+    /// They stay as calibration found them.
+    #[default]
+    Fixed,
+    /// They learn; the inverse stays the transpose.
+    Tied,
+    /// They learn, transform and inverse each for itself.
+    Apart,
+}
+
+/// How the boundaries between a site's groups are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PartitionRule {
+    /// By least weighted distortion at the target's price of a bit, with as many groups as pay.
+    #[default]
+    Automatic,
+    /// `max_groups` groups, each with the same part of the site's weighted energy.
+    EqualEnergy,
+    /// `max_groups` groups of the same number of coefficients.
+    EqualSize,
+}
+
+/// How the quantizers' first ranges are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum InitialRanges {
+    /// By the least weighted mean squared error over a scan of steps.
+    #[default]
+    Mse,
+    /// The largest magnitude that calibration saw.
+    Max,
 }
 
 /// What batch normalization does while activations are quantized.
@@ -266,6 +368,9 @@ pub enum BatchNorm {
     Train,
     /// Normalizes by its running statistics and leaves them as they are.
     Frozen,
+    /// Like `train`; at the stage's end the running statistics are averaged anew over training images, with weights and
+    /// widths as they stand then.
+    Reestimated,
 }
 
 /// The values of keys that are left out.
@@ -295,5 +400,8 @@ mod defaults {
     }
     pub(super) fn distillation() -> f64 {
         0.5
+    }
+    pub(super) fn revival() -> bool {
+        true
     }
 }

@@ -139,7 +139,7 @@ impl Console {
                 self.stage.name_if_outside(stage);
                 self.pass(what, *done, *total);
             }
-            Event::Calibrated { .. } => self.stage_line(&text),
+            Event::Calibrated { .. } | Event::Revived { .. } => self.stage_line(&text),
             Event::Evaluated { stage, .. } => {
                 self.stage.name_if_outside(stage);
                 let text = self.screen.paint(Paint::Green, &text);

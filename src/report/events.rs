@@ -111,6 +111,13 @@ pub enum Event {
         /// Bits per value that the evaluated network stores.
         bits: Option<f64>,
     },
+    /// Dropped groups came back in the search.
+    Revived {
+        /// Optimizer steps since the run's start.
+        step: u64,
+        /// How many.
+        groups: usize,
+    },
     /// Something that the user should know, but that stops nothing.
     Warning {
         /// The whole text, without a prefix.
@@ -137,6 +144,8 @@ pub struct Losses {
     pub task: f64,
     /// Distillation from the float network, where the recipe asks for it.
     pub distillation: Option<f64>,
+    /// Estimated code length, where the recipe gives it a weight.
+    pub rate: Option<f64>,
     /// The budget's term, in stages that have a budget.
     pub budget: Option<f64>,
 }
@@ -144,7 +153,7 @@ pub struct Losses {
 impl Losses {
     /// The loss that is minimized: the sum of the parts that are there.
     pub fn total(&self) -> f64 {
-        self.task + self.distillation.unwrap_or(0.0) + self.budget.unwrap_or(0.0)
+        [self.distillation, self.rate, self.budget].into_iter().flatten().fold(self.task, |sum, part| sum + part)
     }
 }
 
@@ -245,7 +254,7 @@ pub(super) mod samples {
             stage_step,
             stage_steps,
             epoch: 0.5,
-            loss: Losses { task, distillation: Some(0.25), budget: None },
+            loss: Losses { task, distillation: Some(0.25), rate: None, budget: None },
             top1: 87.214,
             learning_rate: 0.01,
             quantizer_learning_rate: Some(0.001),
@@ -280,7 +289,7 @@ mod tests {
 
     #[test]
     fn the_total_loss_adds_the_parts_that_are_there() {
-        let loss = Losses { task: 1.0, distillation: None, budget: Some(0.5) };
+        let loss = Losses { task: 1.0, distillation: None, rate: None, budget: Some(0.5) };
         assert_eq!(loss.total(), 1.5);
     }
 

@@ -66,7 +66,8 @@ pub struct Summary {
     pub dropped_fraction: f64,
     /// Bases, means and steps that have to be stored beside the codes.
     pub side_information_bytes: u64,
-    /// Multiply-accumulates of the transforms, in percent of the network's own.
+    /// Multiply-accumulates of the transforms, in percent of the network's own, without what folds into a neighbouring
+    /// layer.
     #[serde(deserialize_with = "number_or_nan")]
     pub mac_overhead_percent: f64,
     /// The sites, in the order of the network.
@@ -79,6 +80,9 @@ pub struct Summary {
     pub seconds: f64,
     /// The seed of every random choice.
     pub seed: u64,
+    /// Multiply-accumulates of the transforms, in percent of the network's own, as if nothing folded.
+    #[serde(default, deserialize_with = "number_or_nan")]
+    pub mac_overhead_unfolded_percent: f64,
     /// Activation values per image, over all sites.
     pub values: u64,
     /// Multiply-accumulates of the network for one image.
@@ -198,6 +202,7 @@ pub(super) mod samples {
             seconds: 431.0,
             seed: 0,
             values,
+            mac_overhead_unfolded_percent: 20.5,
             macs: 1_814_073_344,
             recipe_sha256: "ab".repeat(32),
             model_sha256: "cd".repeat(32),
@@ -219,6 +224,7 @@ pub(super) mod samples {
             dropped_fraction: 0.0,
             side_information_bytes: 0,
             mac_overhead_percent: 0.0,
+            mac_overhead_unfolded_percent: 0.0,
             sites: Vec::new(),
             ..summary()
         }

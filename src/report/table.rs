@@ -23,6 +23,8 @@ pub struct InspectRow {
     pub values: u64,
     /// `values` / the values of all sites, from 0 to 1.
     pub share: f64,
+    /// Which halves of a channel transform fold into the layers around it: `fwd`, `inv`, both or neither.
+    pub folds: &'static str,
 }
 
 /// A finished run for reading: every site with its groups (`12×4b` is 12 channels of 4 bits; `0b` is dropped), then the totals.
@@ -111,7 +113,11 @@ fn totals(summary: &Summary) -> String {
         total(
             "extra compute",
             format!("{:.1} %", summary.mac_overhead_percent),
-            format!("of the network's {} multiply-accumulates", thousands(summary.macs)),
+            format!(
+                "of the network's {} multiply-accumulates ({:.1} % unfolded)",
+                thousands(summary.macs),
+                summary.mac_overhead_unfolded_percent
+            ),
         );
     }
     total("time", duration(summary.seconds), format!("{} images/s", rate(summary.images_per_second)));
@@ -119,14 +125,16 @@ fn totals(summary: &Summary) -> String {
     heading + &grid.render()
 }
 
-/// The sites of a model for reading, with the network's totals.
+/// The sites of a model for reading, with the network's totals. Without any fold, the table has no column for them.
 ///
 /// `total_values` and `macs` are per image. Plain text without colours, at most 110 columns with usual names; ends in a newline.
 pub fn inspect_table(sites: &[InspectRow], total_values: u64, macs: u64, parameters: u64) -> String {
     use Align::{Left, Right};
 
-    let mut grid = Grid::new(&[Left, Left, Left, Right, Right]);
-    grid.row(["site", "kind", "shape", "values", "share"]);
+    let folds = sites.iter().any(|site| !site.folds.is_empty());
+    let columns = if folds { 6 } else { 5 };
+    let mut grid = Grid::new(&[Left, Left, Left, Right, Right, Left][..columns]);
+    grid.row(["site", "kind", "shape", "values", "share", "folds"][..columns].iter().copied());
     grid.rule();
     for site in sites {
         grid.row([
@@ -135,6 +143,7 @@ pub fn inspect_table(sites: &[InspectRow], total_values: u64, macs: u64, paramet
             shape(&site.shape),
             thousands(site.values),
             percent(site.share),
+            site.folds.to_owned(),
         ]);
     }
     grid.rule();
@@ -194,7 +203,7 @@ bits per value             1.88  target 2.16, 17.0 times smaller than 32-bit flo
   entropy                  1.71  Shannon entropy of the integer codes
 dropped                  41.0 %  of the values
 side information         41,000  bytes
-extra compute            12.3 %  of the network's 1,814,073,344 multiply-accumulates
+extra compute            12.3 %  of the network's 1,814,073,344 multiply-accumulates (20.5 % unfolded)
 time                 7 min 11 s  812 images/s
 ";
         assert_eq!(final_table(&summary()), expected);
@@ -235,14 +244,15 @@ time            7 min 11 s  812 images/s
 
     #[test]
     fn an_inspection_reads_like_this() {
-        let row = |name: &str, shape: &[i64], share| InspectRow {
+        let row = |name: &str, shape: &[i64], share, folds| InspectRow {
             name: name.to_owned(),
             kind: "relu".to_owned(),
             shape: shape.to_vec(),
             values: shape.iter().product::<i64>() as u64,
             share,
+            folds,
         };
-        let rows = [row("relu", &[64, 112, 112], 0.8), row("layer1.0.relu", &[64, 56, 56], 0.2)];
+        let mut rows = [row("relu", &[64, 112, 112], 0.8, ""), row("layer1.0.relu", &[64, 56, 56], 0.2, "")];
         let expected = "\
 site           kind  shape          values    share
 ───────────────────────────────────────────────────
@@ -255,5 +265,16 @@ multiply-accumulates  1,814,073,344
 parameters               11,689,512
 ";
         assert_eq!(inspect_table(&rows, 1_003_520, 1_814_073_344, 11_689_512), expected);
+
+        rows[0].folds = "fwd inv";
+        let expected = "\
+site           kind  shape          values    share  folds
+────────────────────────────────────────────────────────────
+relu           relu  64x112x112    802,816   80.0 %  fwd inv
+layer1.0.relu  relu  64x56x56      200,704   20.0 %
+────────────────────────────────────────────────────────────
+2 sites                          1,003,520  100.0 %
+";
+        assert!(inspect_table(&rows, 1_003_520, 1_814_073_344, 11_689_512).starts_with(expected));
     }
 }

@@ -111,6 +111,7 @@ impl Sink for TensorBoard {
                 &[
                     ("loss/task", Some(loss.task)),
                     ("loss/distillation", loss.distillation),
+                    ("loss/rate", loss.rate),
                     ("loss/budget", loss.budget),
                     ("train/top1", Some(*top1)),
                     ("learning_rate/weights", Some(*learning_rate)),

@@ -44,7 +44,7 @@ impl Histograms {
         if codes.numel() == 0 {
             return Ok(());
         }
-        let base = group.f_sub_scalar(codec.first_group as i64)?.f_mul_scalar(SYMBOLS)?.f_unsqueeze(1)?;
+        let base = group.f_sub_scalar(codec.first_group as i64)?.f_mul_scalar(SYMBOLS)?;
         let symbol = codes.f_add_scalar(ZERO)?.f_to_kind(Kind::Int64)?.f_add(&base)?;
         let length = codec.groups.len() as i64 * SYMBOLS;
         let counts = symbol.f_reshape([-1])?.f_bincount(None::<&Tensor>, length)?;
@@ -97,10 +97,7 @@ pub fn evaluate(
         let (x, y) = batch?;
         let logits = no_grad(|| match (compressor, &quantizers) {
             (Some(compressor), Some(quantizers)) => model.network.forward(&x, |site, position: Position, value| {
-                if with_entropy
-                    && let Some(index) = compressor.codecs.iter().position(|c| c.site.index == site)
-                    && compressor.codecs[index].position() == position
-                {
+                if with_entropy && let Some(index) = compressor.codec_at(site, position) {
                     let (codes, group) = compressor.codecs[index].codes(value, quantizers)?;
                     histograms.add(compressor, index, &codes, group)?;
                 }
@@ -117,7 +114,7 @@ pub fn evaluate(
     let entropy = match compressor {
         Some(compressor) if with_entropy => {
             let floats: usize =
-                model.sites.iter().filter(|s| compressor.codec(s.index).is_none()).map(|s| s.values()).sum();
+                model.sites.iter().filter(|s| compressor.codec_of(s.index).is_none()).map(|s| s.values()).sum();
             let coded = histograms.bits(compressor)? / count + 32.0 * floats as f64;
             Some(coded / model.values() as f64)
         }

@@ -5,9 +5,11 @@ use std::time::Instant;
 use tch::{Kind, Reduction, Tensor, no_grad};
 
 use super::error::TrainError;
+use super::norm::reestimate;
 use super::objective::Objective;
 use super::optimizer::{Adam, Sgd};
 use super::session::Session;
+use crate::compress::compressor::Compressor;
 use crate::libtorch::LibtorchError;
 use crate::recipe::{BatchNorm, Length, Retraining};
 use crate::report::{Event, Losses};
@@ -37,6 +39,8 @@ pub struct Phase {
     pub batch_norm: BatchNorm,
     /// Weight of the distillation.
     pub distillation: f64,
+    /// Weight of the estimated code length.
+    pub entropy_weight: f64,
 }
 
 impl Phase {
@@ -54,6 +58,7 @@ impl Phase {
             quantizers: Some((keys.quantizer_learning_rate, falls)),
             batch_norm: keys.batch_norm,
             distillation: keys.distillation,
+            entropy_weight: keys.entropy_weight,
         }
     }
 }
@@ -79,22 +84,17 @@ struct Window {
 impl Window {
     fn new(device: tch::Device) -> Result<Self, TrainError> {
         let zeros = |n: i64| Tensor::f_zeros([n], (Kind::Double, device));
-        Ok(Self { losses: zeros(2)?, correct: zeros(1)?, images: 0, steps: 0, since: Instant::now() })
+        Ok(Self { losses: zeros(3)?, correct: zeros(1)?, images: 0, steps: 0, since: Instant::now() })
     }
 
-    fn add(
-        &mut self,
-        task: &Tensor,
-        distillation: Option<&Tensor>,
-        logits: &Tensor,
-        y: &Tensor,
-    ) -> Result<(), TrainError> {
+    fn add(&mut self, loss: &Loss, logits: &Tensor, y: &Tensor) -> Result<(), TrainError> {
         no_grad(|| {
             let correct = logits.f_argmax(1, false)?.f_eq_tensor(y)?.f_sum(Kind::Double)?;
             let _ = self.correct.f_add_(&correct)?;
-            let zero = task.f_zeros_like()?;
-            let both = Tensor::f_stack(&[task, distillation.unwrap_or(&zero)], 0)?;
-            let _ = self.losses.f_add_(&both.f_to_kind(Kind::Double)?)?;
+            let zero = loss.task.f_zeros_like()?;
+            let or_zero = |term: &Option<Tensor>| term.as_ref().unwrap_or(&zero).shallow_clone();
+            let terms = [loss.task.shallow_clone(), or_zero(&loss.distillation), or_zero(&loss.rate)];
+            let _ = self.losses.f_add_(&Tensor::f_stack(&terms, 0)?.f_to_kind(Kind::Double)?)?;
             self.images += y.size()[0] as u64;
             self.steps += 1;
             Ok(())
@@ -102,7 +102,52 @@ impl Window {
     }
 }
 
-/// Trains for a stage, evaluating after each epoch and at the end.
+/// The terms of the loss that a batch has by itself, weighted; scalars with gradient.
+pub struct Loss {
+    /// Cross-entropy.
+    task: Tensor,
+    /// Divergence from the float network.
+    distillation: Option<Tensor>,
+    /// Estimated code length.
+    rate: Option<Tensor>,
+}
+
+impl Loss {
+    /// The loss of a batch of images `x` with labels `y`, whose code lengths are `rates`.
+    ///
+    /// # Errors
+    /// If libtorch fails.
+    pub fn of(
+        session: &Session<'_>,
+        phase: &Phase,
+        (x, y): (&Tensor, &Tensor),
+        logits: &Tensor,
+        rates: &[Tensor],
+    ) -> Result<Self, TrainError> {
+        let task = logits
+            .f_cross_entropy_loss(y, None::<&Tensor>, Reduction::Mean, -100, phase.label_smoothing)?
+            .f_mul_scalar(1.0 - phase.distillation)?;
+        let distillation = distillation(session, phase, x, logits)?;
+        let rate = match &session.compressor {
+            Some(compressor) if phase.entropy_weight > 0.0 => {
+                Some(compressor.rate(rates)?.f_mul_scalar(phase.entropy_weight)?)
+            }
+            _ => None,
+        };
+        Ok(Self { task, distillation, rate })
+    }
+
+    /// All terms together.
+    ///
+    /// # Errors
+    /// If libtorch fails.
+    pub fn sum(&self) -> Result<Tensor, LibtorchError> {
+        let terms = self.distillation.iter().chain(&self.rate);
+        Ok(terms.clone().try_fold(self.task.shallow_clone(), |sum, term| sum.f_add(term))?)
+    }
+}
+
+/// Trains for a stage, evaluating after each epoch but the last: what a stage does at its end comes before its evaluation.
 ///
 /// # Errors
 /// [`TrainError::Diverged`] if the loss is not finite; whatever the network, the data or a sink fail with.
@@ -129,6 +174,9 @@ pub fn fit(session: &mut Session<'_>, phase: &Phase, objective: &mut dyn Objecti
         (Some(c), Some(_)) => Some(Adam::new(vec![c.log_step.shallow_clone(), c.log_range.shallow_clone()])?),
         _ => None,
     };
+    // Bases that learn have the weights' learning rate, and no decay, which would shrink what they reconstruct.
+    let bases = session.compressor.as_ref().map(Compressor::learned_bases).unwrap_or_default();
+    let mut bases = Sgd::new(bases, phase.momentum, 0.0);
     let device = session.device;
     let report_every = (per_epoch / 10).max(1);
     let freeze_norm = phase.batch_norm == BatchNorm::Frozen;
@@ -144,15 +192,10 @@ pub fn fit(session: &mut Session<'_>, phase: &Phase, objective: &mut dyn Objecti
             let (x, y) = batch?;
             let learning_rate = phase.learning_rate * cosine(done, warmup, steps);
             let t = (done + 1) as f64 / steps as f64;
-            let logits = forward(session, &x)?;
-            let task = logits
-                .f_cross_entropy_loss(&y, None::<&Tensor>, Reduction::Mean, -100, phase.label_smoothing)?
-                .f_mul_scalar(1.0 - phase.distillation)?;
-            let distillation = distillation(session, phase, &x, &logits)?;
-            let mut loss = match &distillation {
-                Some(term) => task.f_add(term)?,
-                None => task.shallow_clone(),
-            };
+            let mut rates = Vec::new();
+            let logits = session.forward(&x, (phase.entropy_weight > 0.0).then_some(&mut rates))?;
+            let terms = Loss::of(session, phase, (&x, &y), &logits, &rates)?;
+            let mut loss = terms.sum()?;
             if let Some(compressor) = &session.compressor
                 && let Some(term) = objective.term(compressor, t)?
             {
@@ -160,15 +203,14 @@ pub fn fit(session: &mut Session<'_>, phase: &Phase, objective: &mut dyn Objecti
             }
             loss.f_backward()?;
             sgd.step(learning_rate)?;
+            bases.step(learning_rate)?;
             let quantizer_rate =
                 phase.quantizers.map(|(rate, falls)| if falls { rate * cosine(done, 0, steps) } else { rate });
             if let (Some(adam), Some(rate)) = (&mut adam, quantizer_rate) {
                 adam.step(rate)?;
             }
-            if let Some(compressor) = &mut session.compressor {
-                objective.after_step(compressor)?;
-            }
-            window.add(&task, distillation.as_ref(), &logits, &y)?;
+            objective.after_step(session, t)?;
+            window.add(&terms, &logits, &y)?;
             trained += y.size()[0] as u64;
             done += 1;
             session.step += 1;
@@ -189,7 +231,8 @@ pub fn fit(session: &mut Session<'_>, phase: &Phase, objective: &mut dyn Objecti
                     epoch: done as f64 / per_epoch as f64,
                     loss: Losses {
                         task: losses[0] / count,
-                        distillation: distillation.is_some().then_some(losses[1] / count),
+                        distillation: terms.distillation.is_some().then_some(losses[1] / count),
+                        rate: terms.rate.is_some().then_some(losses[2] / count),
                         budget: state.map(|s| s.term),
                     },
                     top1: 100.0 * window.correct.f_double_value(&[0])? / window.images as f64,
@@ -208,26 +251,21 @@ pub fn fit(session: &mut Session<'_>, phase: &Phase, objective: &mut dyn Objecti
         }
         session.trained.0 += trained;
         session.trained.1 += epoch_started.elapsed().as_secs_f64();
-        session.evaluate(phase.name, false)?;
+        if done < steps {
+            session.evaluate(phase.name, false)?;
+        }
         if session.compressor.is_some() {
             let sites = session.site_rows()?;
             session.sink.event(&Event::Widths { step: session.step, sites })?;
         }
     }
+    if phase.batch_norm == BatchNorm::Reestimated {
+        reestimate(session)?;
+    }
     session
         .sink
         .event(&Event::StageEnded { stage: phase.name.to_owned(), seconds: started.elapsed().as_secs_f64() })?;
     Ok(())
-}
-
-fn forward(session: &Session<'_>, x: &Tensor) -> Result<Tensor, TrainError> {
-    Ok(match &session.compressor {
-        Some(compressor) => {
-            let quantizers = compressor.quantizers()?;
-            session.model.network.forward(x, |site, side, value| compressor.hook(site, side, value, &quantizers))?
-        }
-        None => session.model.network.forward(x, |_, _, _| Ok::<_, LibtorchError>(None))?,
-    })
 }
 
 /// Weighted divergence from the float network's prediction: `w · KL(teacher ‖ student)`, mean over the batch.

@@ -10,11 +10,13 @@ mod feed;
 mod fit;
 mod folder;
 mod measure;
+mod norm;
 mod objective;
 mod optimizer;
 mod run;
 mod session;
 mod stages;
+mod statistics;
 mod validate;
 
 pub use checkpoint::{OpenedRun, open_run};

@@ -1,10 +1,19 @@
 //! What a stage adds to the task's loss, and what it does between steps.
 
-use tch::Tensor;
+use tch::{Tensor, no_grad};
 
 use super::error::TrainError;
-use crate::compress::budget::{Budget, Multiplier};
+use super::fit::{Loss, Phase};
+use super::session::Session;
+use crate::compress::budget::{Budget, FALL, Multiplier};
 use crate::compress::compressor::Compressor;
+use crate::recipe::BatchNorm;
+use crate::report::Event;
+
+/// How often a search asks which dropped groups the loss wants back.
+const PROBES: u32 = 8;
+/// Batches that a probe averages over.
+const PROBE_BATCHES: usize = 2;
 
 /// The budget as it stood at a step.
 #[derive(Debug, Clone, Copy, Default)]
@@ -28,8 +37,8 @@ pub trait Objective {
     /// Called after each step of the optimizers.
     ///
     /// # Errors
-    /// If libtorch fails.
-    fn after_step(&mut self, compressor: &mut Compressor) -> Result<(), TrainError>;
+    /// If libtorch or the data fail.
+    fn after_step(&mut self, session: &mut Session<'_>, t: f64) -> Result<(), TrainError>;
 
     /// For reports.
     fn state(&self) -> Option<BudgetState>;
@@ -44,7 +53,7 @@ impl Objective for TaskAlone {
         Ok(None)
     }
 
-    fn after_step(&mut self, _: &mut Compressor) -> Result<(), TrainError> {
+    fn after_step(&mut self, _: &mut Session<'_>, _: f64) -> Result<(), TrainError> {
         Ok(())
     }
 
@@ -60,13 +69,59 @@ pub struct FallingBudget {
     multiplier: Multiplier,
     excess: f64,
     state: BudgetState,
+    /// The search itself, if dropped groups may come back.
+    revival: Option<Phase>,
+    probes: u32,
 }
 
 impl FallingBudget {
-    /// Starts with λ = 0.
-    pub fn new(budget: Budget) -> Self {
-        Self { budget, multiplier: Multiplier::default(), excess: 0.0, state: BudgetState::default() }
+    /// Starts with λ = 0. `revival`: the search, if dropped groups may come back.
+    pub fn new(budget: Budget, revival: Option<Phase>) -> Self {
+        let (multiplier, state) = (Multiplier::default(), BudgetState::default());
+        Self { budget, multiplier, excess: 0.0, state, revival, probes: 0 }
     }
+
+    /// Takes dropped groups back that are worth their bits.
+    fn revive(&mut self, session: &mut Session<'_>) -> Result<(), TrainError> {
+        let Some(phase) = &self.revival else { return Ok(()) };
+        if !session.compressor.as_ref().is_some_and(Compressor::has_dropped) {
+            return Ok(());
+        }
+        session.model.network.set_train(false, false)?;
+        let gains = gains(session, phase)?;
+        session.model.network.set_train(true, phase.batch_norm == BatchNorm::Frozen)?;
+        let slope = self.multiplier.slope(self.excess) / self.state.allowed;
+        if let Some(compressor) = &mut session.compressor {
+            let groups = compressor.revive(&gains, compressor.price_of_a_bit(slope))?;
+            if groups > 0 {
+                session.sink.event(&Event::Revived { step: session.step, groups })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `−∂L/∂α_g` of every group: how fast the loss falls as a dropped group's coefficients come back.
+fn gains(session: &Session<'_>, phase: &Phase) -> Result<Vec<f64>, TrainError> {
+    let Some(compressor) = &session.compressor else { return Ok(Vec::new()) };
+    let quantizers = no_grad(|| compressor.quantizers())?;
+    let mut gains = Vec::new();
+    for batch in session.feed.calibration().take(PROBE_BATCHES) {
+        let (x, y) = batch?;
+        let weight = compressor.zeros()?;
+        let logits = session.model.network.forward(&x, |site, position, value| {
+            let codec = compressor.codec_at(site, position).map(|index| &compressor.codecs[index]);
+            codec.map(|codec| codec.apply_with_dropped(value, &quantizers, &weight)).transpose()
+        })?;
+        let loss = Loss::of(session, phase, (&x, &y), &logits, &[])?.sum()?;
+        let slopes = Tensor::f_run_backward(&[loss], &[&weight], false, false)?;
+        let slopes = Vec::<f64>::try_from(slopes[0].f_to_kind(tch::Kind::Double)?.f_to_device(tch::Device::Cpu)?)?;
+        gains.resize(slopes.len(), 0.0);
+        for (gain, slope) in gains.iter_mut().zip(slopes) {
+            *gain -= slope / PROBE_BATCHES as f64;
+        }
+    }
+    Ok(gains)
 }
 
 impl Objective for FallingBudget {
@@ -79,10 +134,17 @@ impl Objective for FallingBudget {
         Ok(Some(bits.f_mul_scalar(self.multiplier.slope(self.excess) / allowed)?))
     }
 
-    fn after_step(&mut self, compressor: &mut Compressor) -> Result<(), TrainError> {
+    fn after_step(&mut self, session: &mut Session<'_>, t: f64) -> Result<(), TrainError> {
         self.multiplier.ascend(self.excess);
-        compressor.clamp()?;
-        compressor.drop_void()?;
+        if let Some(compressor) = &mut session.compressor {
+            compressor.clamp()?;
+            compressor.drop_void()?;
+        }
+        // What comes back needs time to settle before the widths are frozen.
+        if t < FALL && t * f64::from(PROBES) >= f64::from(self.probes + 1) * FALL {
+            self.probes += 1;
+            self.revive(session)?;
+        }
         Ok(())
     }
 

@@ -138,8 +138,9 @@ fn summarize(session: &Session<'_>, reached: Reached) -> Result<Summary, TrainEr
     let compressor = session.compressor.as_ref();
     let bits_per_value = compressor.map(Compressor::bits_per_value).transpose()?.unwrap_or(32.0);
     let sites = session.site_rows()?;
-    let target_bits = session.recipe.search().map(|s| s.target_bits);
+    let target_bits = session.recipe.target_bits();
     let dropped: f64 = sites.iter().map(crate::report::SiteRow::dropped_values).sum();
+    let mac_overhead = |folded| compressor.map_or(0.0, |c| 100.0 * c.extra_macs(folded) / model.macs as f64);
     let met = target_bits.is_none_or(|target| bits_per_value <= target);
     Ok(Summary {
         status: if met { Status::Complete } else { Status::BudgetNotMet },
@@ -153,7 +154,8 @@ fn summarize(session: &Session<'_>, reached: Reached) -> Result<Summary, TrainEr
         target_bits,
         dropped_fraction: dropped / model.values() as f64,
         side_information_bytes: compressor.map_or(0, Compressor::side_information_bytes),
-        mac_overhead_percent: compressor.map_or(0.0, |c| 100.0 * c.extra_macs() / model.macs as f64),
+        mac_overhead_percent: mac_overhead(true),
+        mac_overhead_unfolded_percent: mac_overhead(false),
         sites,
         images_per_second: session.trained.0 as f64 / session.trained.1.max(f64::MIN_POSITIVE),
         seconds: reached.started.elapsed().as_secs_f64(),

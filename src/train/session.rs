@@ -2,14 +2,14 @@
 
 use std::time::Instant;
 
-use tch::Device;
+use tch::{Device, Tensor};
 
 use super::error::TrainError;
 use super::evaluate::{Evaluation, evaluate};
 use super::feed::Feed;
 use crate::compress::compressor::Compressor;
 use crate::data::Split;
-use crate::libtorch::{Network, cuda_devices};
+use crate::libtorch::{LibtorchError, Network, cuda_devices};
 use crate::model::Model;
 use crate::recipe::{self, Recipe};
 use crate::report::{Event, GroupRow, Sink, SiteRow};
@@ -20,7 +20,7 @@ pub struct Session<'a> {
     pub recipe: &'a Recipe,
     /// The network in training.
     pub model: Model,
-    /// The float network that distillation follows; there from the search on.
+    /// The float network that distillation follows; there from the calibration on.
     pub teacher: Option<Network>,
     /// The codecs; there from the calibration on.
     pub compressor: Option<Compressor>,
@@ -41,6 +41,35 @@ pub struct Session<'a> {
 }
 
 impl Session<'_> {
+    /// Keeps a copy of the network as it stands, in evaluation, for the distillation to follow.
+    ///
+    /// # Errors
+    /// If libtorch fails.
+    pub fn keep_teacher(&mut self) -> Result<(), TrainError> {
+        let mut teacher = self.model.network.deep_copy()?;
+        teacher.set_train(false, false)?;
+        self.teacher = Some(teacher);
+        Ok(())
+    }
+
+    /// Logits of a batch, with the codecs in place. With `rates`, the codecs add their estimated code lengths to it.
+    ///
+    /// # Errors
+    /// If libtorch fails.
+    pub fn forward(&self, x: &Tensor, mut rates: Option<&mut Vec<Tensor>>) -> Result<Tensor, TrainError> {
+        let Some(compressor) = &self.compressor else {
+            return Ok(self.model.network.forward(x, |_, _, _| Ok::<_, LibtorchError>(None))?);
+        };
+        let quantizers = compressor.quantizers()?;
+        Ok(self.model.network.forward(x, |site, position, value| match &mut rates {
+            None => compressor.hook(site, position, value, &quantizers),
+            Some(rates) => {
+                let codec = compressor.codec_at(site, position).map(|index| &compressor.codecs[index]);
+                codec.map(|codec| codec.apply_rated(value, &quantizers, rates)).transpose()
+            }
+        })?)
+    }
+
     /// Evaluates on the validation split and reports it.
     ///
     /// # Errors
@@ -99,14 +128,14 @@ pub fn site_rows(model: &Model, compressor: Option<&Compressor>) -> Result<Vec<S
     let Some(compressor) = compressor else { return Ok(Vec::new()) };
     let now = compressor.groups_now()?;
     let rows = model.sites.iter().map(|site| {
-        let codec = compressor.codecs.iter().position(|c| c.site.index == site.index);
+        let codec = compressor.codec_of(site.index);
         let groups: Vec<GroupRow> = codec
             .map(|index| &now[index])
             .into_iter()
             .flatten()
             .map(|g| GroupRow { channels: g.channels, bits: g.bits, step: g.step, range: g.range })
             .collect();
-        let transform = codec.map_or("none", |index| compressor.codecs[index].transform_name());
+        let transform = codec.map_or("none", |index| compressor.codecs[index].transform.name());
         let mut row = SiteRow {
             name: site.name.clone(),
             shape: site.shape.clone(),

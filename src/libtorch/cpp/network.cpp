@@ -11,6 +11,7 @@
 #include <iomanip>
 #include <sstream>
 
+#include "layout.h"
 #include "sites.h"
 
 using torch::jit::Code;
@@ -149,10 +150,14 @@ std::string number(double value) {
 }
 
 std::string to_json(const Survey& found) {
-  return "{\"sites\":" + list(found.sites, [](const Site& site) {
+  const auto fold = [](Fold value) -> std::string {
+    return value == Fold::never ? "\"never\"" : value == Fold::flat ? "\"flat\"" : "\"always\"";
+  };
+  return "{\"sites\":" + list(found.sites, [&](const Site& site) {
            return "{\"name\":" + quoted(site.name) + ",\"kind\":" + quoted(site.kind) + ",\"producer\":" + quoted(site.producer) +
                ",\"consumers\":" + list(site.consumers, quoted) + ",\"low\":" + number(site.low) + ",\"high\":" + number(site.high) +
-               ",\"channels_last\":" + (site.channels_last ? "true" : "false") + "}";
+               ",\"channels_last\":" + (site.channels_last ? "true" : "false") + ",\"folds_forward\":" + fold(site.folds_forward) +
+               ",\"folds_inverse\":" + fold(site.folds_inverse) + "}";
          }) +
       ",\"computes\":" + list(found.computes, [](const Compute& compute) {
            const std::string kind = compute.node->kind().toUnqualString();
@@ -189,6 +194,18 @@ at::Tensor first_tensor(const c10::IValue& value) {
 
 } // namespace
 
+// Parameters and buffers of its own, with the flags of the originals.
+torch::jit::Module deep_copy(const torch::jit::Module& module) {
+  // Recorded, the copies would be functions of the originals instead of leaves.
+  at::NoGradGuard guard;
+  auto copy = module.deepcopy();
+  auto originals = module.parameters();
+  auto parameter = originals.begin();
+  for (at::Tensor copied : copy.parameters()) copied.set_requires_grad((*parameter++).requires_grad());
+  return copy;
+}
+
+// A loaded module, laid out channels last, with its instrumented forward.
 struct Network {
   torch::jit::Module module;
   std::string survey_json;
@@ -198,6 +215,8 @@ struct Network {
 
   explicit Network(torch::jit::Module loaded) : module(std::move(loaded)) {
     check_forward(module);
+    lay_out_channels_last(module);
+    let_views_copy(module);
     const auto& arguments = module.get_method("forward").function().getSchema().arguments();
     for (size_t i = 2; i < arguments.size(); ++i) defaults.push_back(*arguments[i].default_value());
     auto plain = inline_forward(module);
@@ -212,7 +231,7 @@ struct Network {
 
   at::Tensor run(const Code& code, const at::Tensor& input, ActiveHook hook) {
     HookGuard guard(hook);
-    Stack stack{module._ivalue(), input};
+    Stack stack{module._ivalue(), channels_last(input)};
     stack.insert(stack.end(), defaults.begin(), defaults.end());
     torch::jit::InterpreterState(code).run(stack);
     TORCH_CHECK(stack.size() == 1, "`forward` returned ", stack.size(), " values");
@@ -232,15 +251,7 @@ int dimbit_network_load(const char* path, Network** out, char** error) {
 }
 
 int dimbit_network_copy(const Network* network, Network** out, char** error) {
-  return guarded(error, [&] {
-    // Recorded, the copies would be functions of the originals instead of leaves.
-    at::NoGradGuard guard;
-    auto copy = network->module.deepcopy();
-    auto originals = network->module.parameters();
-    auto parameter = originals.begin();
-    for (at::Tensor copied : copy.parameters()) copied.set_requires_grad((*parameter++).requires_grad());
-    *out = new Network(std::move(copy));
-  });
+  return guarded(error, [&] { *out = new Network(dimbit::deep_copy(network->module)); });
 }
 
 void dimbit_network_free(Network* network) {
@@ -248,7 +259,11 @@ void dimbit_network_free(Network* network) {
 }
 
 int dimbit_network_save(const Network* network, const char* path, char** error) {
-  return guarded(error, [&] { network->module.save(path); });
+  return guarded(error, [&] {
+    auto copy = dimbit::deep_copy(network->module);
+    dimbit::lay_out_contiguous(copy);
+    copy.save(path);
+  });
 }
 
 int dimbit_network_survey(const Network* network, char** json, char** error) {
@@ -292,7 +307,7 @@ int dimbit_network_run(
 
 // The module's own forward, without this project's graph: what the instrumented one is compared against.
 int dimbit_network_run_plain(Network* network, const at::Tensor* input, at::Tensor** output, char** error) {
-  return guarded(error, [&] { *output = new at::Tensor(dimbit::first_tensor(network->module.forward({*input}))); });
+  return guarded(error, [&] { *output = new at::Tensor(dimbit::first_tensor(network->module.forward({dimbit::channels_last(*input)}))); });
 }
 
 int dimbit_set_deterministic(int enabled, char** error) {

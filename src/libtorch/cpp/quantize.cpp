@@ -4,7 +4,10 @@
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
 #include <cmath>
+#include <numeric>
+#include <vector>
 
 // One clone per instruction set, chosen when the program starts: the file itself is built for the oldest CPU.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
@@ -16,50 +19,104 @@
 namespace dimbit {
 namespace {
 
-struct Channel {
-  float step, inverse, range, offset, low, high;
+// The constants of each channel, one array a constant, repeated until they serve whole rows of together at least
+// `kWidth` values: few channels would leave most of a vector register empty, and an odd number its last lanes.
+class Lanes {
+ public:
+  Lanes(const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, bool is_signed)
+      : channels(step.numel()), width(channels * ((kWidth + channels - 1) / channels)), stride_((width + 15) / 16 * 16) {
+    data_ = at::empty({kArrays, stride_}, step.options());
+    const auto steps = step.contiguous(), ranges = range.contiguous(), offsets = offset.contiguous();
+    const float* s = steps.const_data_ptr<float>();
+    const float* r = ranges.const_data_ptr<float>();
+    const float* o = offsets.const_data_ptr<float>();
+    float* data = data_.mutable_data_ptr<float>();
+    for (int64_t c = 0; c < channels; ++c) {
+      const float high = r[c] / s[c];
+      const float values[kArrays] = {s[c], 1.0f / s[c], o[c], r[c], is_signed ? -r[c] : 0.0f, high, is_signed ? -high : 0.0f};
+      for (int64_t array = 0; array < kArrays; ++array) data[array * stride_ + c] = values[array];
+    }
+    for (int64_t array = 0; array < kArrays; ++array)
+      for (int64_t i = channels; i < width; ++i) data[array * stride_ + i] = data[array * stride_ + i - channels];
+  }
+
+  const float* step() const { return array(0); }
+  const float* inverse() const { return array(1); }
+  const float* offset() const { return array(2); }
+  // Bounds of z − offset.
+  const float* range() const { return array(3); }
+  const float* floor() const { return array(4); }
+  // Bounds of the level.
+  const float* high() const { return array(5); }
+  const float* low() const { return array(6); }
+
+  const int64_t channels, width;
+
+ private:
+  static constexpr int64_t kArrays = 7, kWidth = 256;
+
+  const float* array(int64_t index) const { return data_.const_data_ptr<float>() + index * stride_; }
+
+  int64_t stride_;
+  at::Tensor data_;
 };
 
-Channel channel_of(float step, float range, float offset, bool is_signed) {
-  const float high = range / step;
-  return {step, 1.0f / step, range, offset, is_signed ? -high : 0.0f, high};
-}
-
-DIMBIT_SIMD void forward_row(const float* __restrict z, float* __restrict out, int64_t size, Channel c) {
-  for (int64_t i = 0; i < size; ++i) {
-    float level = std::nearbyint((z[i] - c.offset) * c.inverse);
-    level = level < c.low ? c.low : (level > c.high ? c.high : level);
-    out[i] = c.offset + c.step * level;
+// `z`, `out`: `size` values from the start of a row on.
+DIMBIT_SIMD void forward_rows(const float* __restrict z, float* __restrict out, int64_t size, const Lanes& lanes) {
+  const float* __restrict step = lanes.step();
+  const float* __restrict inverse = lanes.inverse();
+  const float* __restrict offset = lanes.offset();
+  const float* __restrict low = lanes.low();
+  const float* __restrict high = lanes.high();
+  for (int64_t start = 0; start < size; start += lanes.width, z += lanes.width, out += lanes.width) {
+    const int64_t count = std::min(lanes.width, size - start);
+    for (int64_t i = 0; i < count; ++i) {
+      float level = std::nearbyint((z[i] - offset[i]) * inverse[i]);
+      level = level < low[i] ? low[i] : (level > high[i] ? high[i] : level);
+      out[i] = offset[i] + step[i] * level;
+    }
   }
 }
 
-// Adds the row's ∂/∂step to `sums[0]` and ∂/∂range to `sums[1]`.
-DIMBIT_SIMD void backward_row(
-    const float* __restrict z, const float* __restrict grad, float* __restrict grad_z, int64_t size, Channel c, bool is_signed, double* sums) {
-  float step_sum = 0.0f, range_sum = 0.0f;
-  const float floor = is_signed ? -c.range : 0.0f;
-  const float below_sign = is_signed ? -1.0f : 0.0f;
-  for (int64_t i = 0; i < size; ++i) {
-    const float t = z[i] - c.offset;
-    const float g = grad[i];
-    const bool above = t > c.range, below = t < floor;
-    const bool inside = !(above || below);
-    const float scaled = t * c.inverse;
-    grad_z[i] = inside ? g : 0.0f;
-    float level = std::nearbyint(scaled);
-    level = level < c.low ? c.low : (level > c.high ? c.high : level);
-    step_sum += inside ? g * (level - scaled) : 0.0f;
-    range_sum += above ? g : (below ? below_sign * g : 0.0f);
+// Adds each lane's ∂/∂step to `step_sums` and ∂/∂range to `range_sums`; both hold `lanes.width` values.
+DIMBIT_SIMD void backward_rows(
+    const float* __restrict z, const float* __restrict grad, float* __restrict grad_z, int64_t size, const Lanes& lanes, float below_sign,
+    float* __restrict step_sums, float* __restrict range_sums) {
+  const float* __restrict inverse = lanes.inverse();
+  const float* __restrict offset = lanes.offset();
+  const float* __restrict range = lanes.range();
+  const float* __restrict floor = lanes.floor();
+  const float* __restrict low = lanes.low();
+  const float* __restrict high = lanes.high();
+  for (int64_t start = 0; start < size; start += lanes.width, z += lanes.width, grad += lanes.width, grad_z += lanes.width) {
+    const int64_t count = std::min(lanes.width, size - start);
+    for (int64_t i = 0; i < count; ++i) {
+      const float t = z[i] - offset[i];
+      const float g = grad[i];
+      const bool above = t > range[i], below = t < floor[i];
+      const bool inside = !(above || below);
+      const float scaled = t * inverse[i];
+      grad_z[i] = inside ? g : 0.0f;
+      float level = std::nearbyint(scaled);
+      level = level < low[i] ? low[i] : (level > high[i] ? high[i] : level);
+      step_sums[i] += inside ? g * (level - scaled) : 0.0f;
+      range_sums[i] += above ? g : (below ? below_sign * g : 0.0f);
+    }
   }
-  sums[0] += step_sum;
-  sums[1] += range_sum;
+}
+
+// Adds the lanes' sums to their channels' and clears them.
+void flush(std::vector<float>& sums, const Lanes& lanes, double* totals) {
+  for (int64_t start = 0; start < lanes.width; start += lanes.channels)
+    for (int64_t c = 0; c < lanes.channels; ++c) totals[c] += sums[start + c];
+  std::fill(sums.begin(), sums.end(), 0.0f);
 }
 
 void check(const at::Tensor& z, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset) {
-  TORCH_CHECK(z.dim() >= 2, "quantize: expected [batch, channels, ...], got shape ", z.sizes());
+  TORCH_CHECK(z.dim() >= 2, "quantize: expected [rows, channels] or more dimensions with the channels last, got shape ", z.sizes());
   for (const at::Tensor* vector : {&step, &range, &offset}) {
     TORCH_CHECK(vector->device() == z.device() && vector->scalar_type() == z.scalar_type(), "quantize: ", z.toString(), " on ", z.device(), ", but a parameter is ", vector->toString(), " on ", vector->device());
-    TORCH_CHECK(vector->dim() == 1 && vector->size(0) == z.size(1), "quantize: ", z.size(1), " channels, but a parameter of shape ", vector->sizes());
+    TORCH_CHECK(vector->dim() == 1 && vector->size(0) == z.size(-1), "quantize: ", z.size(-1), " channels, but a parameter of shape ", vector->sizes());
   }
 }
 
@@ -68,85 +125,77 @@ bool has_kernel(const at::Tensor& z) {
   return z.device().is_cpu() && z.scalar_type() == at::kFloat;
 }
 
-at::Tensor along_channels(const at::Tensor& vector, const at::Tensor& z) {
-  std::vector<int64_t> shape(z.dim(), 1);
-  shape[1] = z.size(1);
-  return vector.reshape(shape);
-}
-
-std::vector<int64_t> all_but_channels(const at::Tensor& z) {
-  std::vector<int64_t> dims;
-  for (int64_t d = 0; d < z.dim(); ++d)
-    if (d != 1) dims.push_back(d);
-  return dims;
-}
-
-std::vector<Channel> channels_of(const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, bool is_signed) {
-  const auto s = step.contiguous(), r = range.contiguous(), o = offset.contiguous();
-  std::vector<Channel> channels(s.numel());
-  for (size_t c = 0; c < channels.size(); ++c)
-    channels[c] = channel_of(s.data_ptr<float>()[c], r.data_ptr<float>()[c], o.data_ptr<float>()[c], is_signed);
-  return channels;
-}
-
 at::Tensor forward_kernel(const at::Tensor& z, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, bool is_signed) {
   at::Tensor out = at::empty_like(z);
-  const auto channels = channels_of(step, range, offset, is_signed);
-  const int64_t count = z.size(1), rows = z.size(0) * count, size = rows ? z.numel() / rows : 0;
-  const float* source = z.data_ptr<float>();
-  float* target = out.data_ptr<float>();
-  const int64_t grain = std::max<int64_t>(1, 16384 / std::max<int64_t>(1, size));
-  at::parallel_for(0, rows, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) forward_row(source + row * size, target + row * size, size, channels[row % count]);
+  if (!z.numel()) return out;
+  const Lanes lanes(step, range, offset, is_signed);
+  const float* source = z.const_data_ptr<float>();
+  float* target = out.mutable_data_ptr<float>();
+  const int64_t tiles = (z.numel() + lanes.width - 1) / lanes.width;
+  at::parallel_for(0, tiles, std::max<int64_t>(1, 16384 / lanes.width), [&](int64_t begin, int64_t end) {
+    const int64_t start = begin * lanes.width, stop = std::min(end * lanes.width, z.numel());
+    forward_rows(source + start, target + start, stop - start, lanes);
   });
   return out;
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_kernel(
     const at::Tensor& z, const at::Tensor& grad, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, bool is_signed) {
-  at::Tensor grad_z = at::empty_like(z), grad_step = at::empty_like(step), grad_range = at::empty_like(range);
-  const auto channels = channels_of(step, range, offset, is_signed);
-  const int64_t batch = z.size(0), count = z.size(1), size = z.numel() ? z.numel() / (batch * count) : 0;
-  const float *source = z.data_ptr<float>(), *incoming = grad.data_ptr<float>();
-  float* target = grad_z.data_ptr<float>();
-  const int64_t grain = std::max<int64_t>(1, 16384 / std::max<int64_t>(1, size * batch));
-  // A channel's sums are taken by one thread in a fixed order: the same result whatever the number of threads.
-  at::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t c = begin; c < end; ++c) {
-      double sums[2] = {0.0, 0.0};
-      for (int64_t n = 0; n < batch; ++n) {
-        const int64_t start = (n * count + c) * size;
-        backward_row(source + start, incoming + start, target + start, size, channels[c], is_signed, sums);
+  at::Tensor grad_z = at::empty_like(z), grad_step = at::zeros_like(step), grad_range = at::zeros_like(range);
+  if (!z.numel()) return {grad_z, grad_step, grad_range};
+  const Lanes lanes(step, range, offset, is_signed);
+  const float *source = z.const_data_ptr<float>(), *incoming = grad.const_data_ptr<float>();
+  float* target = grad_z.mutable_data_ptr<float>();
+  const float below_sign = is_signed ? -1.0f : 0.0f;
+  // A lane adds up at most 64 terms in float32, a strip; a block's strips and then the blocks are added up in float64.
+  // Strips and blocks follow from the shape alone: the same result whatever the number of threads.
+  const int64_t strip = lanes.width * std::clamp<int64_t>(16384 / lanes.width, 16, 64);
+  const int64_t strips = (z.numel() + strip - 1) / strip;
+  const int64_t per_block = (strips + 127) / 128, blocks = (strips + per_block - 1) / per_block;
+  std::vector<double> totals(blocks * 2 * lanes.channels, 0.0);
+  at::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
+    std::vector<float> step_sums(lanes.width, 0.0f), range_sums(lanes.width, 0.0f);
+    for (int64_t block = begin; block < end; ++block) {
+      double* total = totals.data() + block * 2 * lanes.channels;
+      for (int64_t s = block * per_block; s < std::min((block + 1) * per_block, strips); ++s) {
+        const int64_t start = s * strip, size = std::min(strip, z.numel() - start);
+        backward_rows(source + start, incoming + start, target + start, size, lanes, below_sign, step_sums.data(), range_sums.data());
+        flush(step_sums, lanes, total);
+        flush(range_sums, lanes, total + lanes.channels);
       }
-      grad_step.data_ptr<float>()[c] = static_cast<float>(sums[0]);
-      grad_range.data_ptr<float>()[c] = static_cast<float>(sums[1]);
     }
   });
+  for (int64_t block = 1; block < blocks; ++block)
+    for (int64_t i = 0; i < 2 * lanes.channels; ++i) totals[i] += totals[block * 2 * lanes.channels + i];
+  for (int64_t c = 0; c < lanes.channels; ++c) {
+    grad_step.mutable_data_ptr<float>()[c] = static_cast<float>(totals[c]);
+    grad_range.mutable_data_ptr<float>()[c] = static_cast<float>(totals[lanes.channels + c]);
+  }
   return {grad_z, grad_step, grad_range};
 }
 
 at::Tensor forward_reference(const at::Tensor& z, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, bool is_signed) {
-  const auto d = along_channels(step, z), o = along_channels(offset, z);
-  const auto high = along_channels(range / step, z);
+  const auto high = range / step;
   const auto low = is_signed ? -high : at::zeros_like(high);
-  return o + d * at::minimum(at::maximum(((z - o) * d.reciprocal()).round(), low), high);
+  return offset + step * at::minimum(at::maximum(((z - offset) * step.reciprocal()).round(), low), high);
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_reference(
     const at::Tensor& z, const at::Tensor& grad, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, bool is_signed) {
-  const auto t = z - along_channels(offset, z), limit = along_channels(range, z);
-  const auto scaled = t * along_channels(step.reciprocal(), z);
-  const auto above = t > limit, below = is_signed ? t < -limit : t < 0;
+  const auto t = z - offset;
+  const auto scaled = t * step.reciprocal();
+  const auto above = t > range, below = is_signed ? t < -range : t < 0;
   const auto inside = (above | below).logical_not();
   const auto zero = at::zeros({}, grad.options());
-  const auto dims = all_but_channels(z);
+  std::vector<int64_t> rows(z.dim() - 1);
+  std::iota(rows.begin(), rows.end(), 0);
   const auto grad_z = at::where(inside, grad, zero);
-  const auto high = along_channels(range / step, z);
+  const auto high = range / step;
   const auto level = at::minimum(at::maximum(scaled.round(), is_signed ? -high : at::zeros_like(high)), high);
-  const auto grad_step = at::where(inside, grad * (level - scaled), zero).sum(dims);
+  const auto grad_step = at::where(inside, grad * (level - scaled), zero).sum(rows);
   auto range_terms = at::where(above, grad, zero);
   if (is_signed) range_terms = range_terms - at::where(below, grad, zero);
-  return {grad_z, grad_step, range_terms.sum(dims)};
+  return {grad_z, grad_step, range_terms.sum(rows)};
 }
 
 struct Quantize : torch::autograd::Function<Quantize> {

@@ -10,6 +10,8 @@
 #include <set>
 #include <unordered_map>
 
+#include "nodes.h"
+
 namespace dimbit {
 namespace {
 
@@ -26,18 +28,6 @@ std::string join(const std::string& prefix, const std::string& name) {
   if (prefix.empty()) return name;
   return name.empty() ? prefix : prefix + "." + name;
 }
-
-// Kind without namespace and without the underscore of an in-place spelling.
-std::string plain_kind(const Node* node) {
-  std::string kind = node->kind().toUnqualString();
-  if (kind.size() > 1 && kind.back() == '_' && kind[0] != '_') kind.pop_back();
-  return kind;
-}
-
-bool is_aten(const Node* node) {
-  return node->kind().is_aten();
-}
-
 
 // The dotted path of the module that `value` holds, relative to the graph's own `self`; "?" where it can't be told.
 std::string path_of(const Value* value, const Graph& graph) {
@@ -135,20 +125,14 @@ void settle_names(Block* block) {
   }
 }
 
-// A use that reads the tensor's values, not only its shape.
-bool reads_values(const torch::jit::Use& use) {
-  static const std::set<std::string> shape_only = {"size", "dim", "numel", "len", "is_floating_point"};
-  return !is_aten(use.user) || !shape_only.count(plain_kind(use.user));
-}
-
 std::string node_name(const Node* node) {
   const std::string scope = node->scopeName();
   const std::string path = scope.size() > 5 ? scope.substr(5) : "";
   if (scope.rfind("leaf:", 0) == 0 && !path.empty()) return path;
   // A convolution or normalisation module is known by its path alone; a functional call by path and kind.
-  static const std::set<std::string> module_kinds = {"conv2d", "_convolution", "convolution", "batch_norm", "linear", "addmm"};
+  static const std::set<std::string> module_kinds = {"batch_norm", "linear", "addmm"};
   const std::string kind = plain_kind(node);
-  if (module_kinds.count(kind) && !path.empty()) return path;
+  if ((is_convolution(node) || module_kinds.count(kind)) && !path.empty()) return path;
   return join(path, kind);
 }
 
@@ -190,13 +174,13 @@ bool is_activation(const Node* node, double& low, double& high) {
 bool is_compute(const Node* node, Value*& input, Value*& weight) {
   if (!is_aten(node) || node->outputs().size() != 1) return false;
   const std::string kind = plain_kind(node);
-  static const std::set<std::string> direct = {"conv1d", "conv2d", "conv3d", "_convolution", "convolution", "linear", "matmul", "mm"};
+  static const std::set<std::string> products = {"linear", "matmul", "mm"};
   if (kind == "addmm") {
     input = node->input(1);
     weight = node->input(2);
     return true;
   }
-  if (direct.count(kind)) {
+  if (is_convolution(node) || products.count(kind)) {
     input = node->input(0);
     weight = node->input(1);
     return true;
@@ -232,7 +216,10 @@ struct Surveyor {
         std::string name = node_name(node);
         const int count = ++uses[name];
         if (count > 1) name += "#" + std::to_string(count);
-        Site site{node, name, plain_kind(node), "", {}, low, high, is_product(node->input(0)->node())};
+        const bool channels_last = is_product(node->input(0)->node());
+        Site site{node, name, plain_kind(node), "", {}, low, high, channels_last};
+        site.folds_forward = folds_forward(node, channels_last);
+        site.folds_inverse = folds_inverse(node, channels_last);
         site.producer = producer_name(node->input(0));
         for (const auto& use : node->output()->uses()) {
           if (!reads_values(use)) continue;
@@ -337,7 +324,7 @@ struct Surveyor {
     const Node* node = value->node();
     const std::string kind = plain_kind(node);
     if (kind == "batch_norm" || kind == "dropout") return fusible(node->input(0));
-    return kind == "conv2d" || kind == "_convolution" || kind == "convolution";
+    return is_convolution(node);
   }
 
   void find_stored(Block* block) {

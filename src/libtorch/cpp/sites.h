@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "folds.h"
+
 namespace dimbit {
 
 using torch::jit::Graph;
@@ -24,6 +26,9 @@ struct Site {
   double high;
   // The pre-activation comes from a linear layer, so that its channels are its last dimension.
   bool channels_last;
+  // Which halves of a channel transform its neighbours absorb.
+  Fold folds_forward;
+  Fold folds_inverse;
 };
 
 struct Compute {

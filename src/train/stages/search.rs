@@ -13,15 +13,14 @@ use crate::train::session::Session;
 /// # Errors
 /// If the network, the data or a sink fail, or the training diverges.
 pub fn carry_out(session: &mut Session<'_>, stage: &SearchStage, index: usize) -> Result<(), TrainError> {
-    let mut teacher = session.model.network.deep_copy()?;
-    teacher.set_train(false, false)?;
-    session.teacher = Some(teacher);
     let phase = Phase::retraining("search", index, &stage.retraining(), false);
     warn_if_too_fast(session, stage)?;
     let budget = Budget { start: stage.start_bits, target: stage.target_bits, anneal: stage.anneal };
-    fit(session, &phase, &mut FallingBudget::new(budget))?;
+    fit(session, &phase, &mut FallingBudget::new(budget, stage.revival.then(|| phase.clone())))?;
+    let macs = session.model.macs;
+    let max_macs = session.recipe.calibrate().map_or(f64::INFINITY, |calibrate| calibrate.max_macs(macs));
     if let Some(compressor) = &mut session.compressor {
-        compressor.freeze(stage.target_bits)?;
+        compressor.freeze(stage.target_bits, max_macs)?;
     }
     session.evaluate("search", false)?;
     Ok(())

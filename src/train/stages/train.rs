@@ -29,6 +29,7 @@ pub fn carry_out(
         quantizers: None,
         batch_norm: BatchNorm::Train,
         distillation: 0.0,
+        entropy_weight: 0.0,
     };
     fit(session, &phase, &mut TaskAlone)?;
     session.model.network.set_train(false, false)?;

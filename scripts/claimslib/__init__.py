@@ -1,0 +1,1 @@
+"""The parts of scripts/claims: plan, records, runner, fronts, picture, report."""

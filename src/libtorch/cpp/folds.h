@@ -1,0 +1,25 @@
+// Which halves of a codec's channel transform are absorbed by the layers around an activation function.
+#pragma once
+
+#include <torch/csrc/jit/ir/ir.h>
+
+namespace dimbit {
+
+// Ordered: of two conditions, the smaller is the stricter.
+enum class Fold {
+  never,
+  // Where the site is [batch, channels]: a linear layer mixes the last dimension, the codec the second.
+  flat,
+  always,
+};
+
+// Whether Uᵀ(x − μ) of the pre-activation folds into its producers: each is a dense convolution or a linear layer, followed
+// by nothing but normalisation with running statistics, dropout in evaluation and additions of two such chains, and no
+// value in between is read by anything else.
+Fold folds_forward(const torch::jit::Node* activation, bool channels_last);
+
+// Whether U·ẑ + μ behind the activation function folds into its readers: each is, perhaps behind a dropout, a linear layer
+// or a dense convolution without padding (padding puts zeros where the folded bias expects μ).
+Fold folds_inverse(const torch::jit::Node* activation, bool channels_last);
+
+} // namespace dimbit
