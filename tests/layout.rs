@@ -20,11 +20,12 @@ fn every_site_sees_channels_last_forward_and_backward() {
     for name in ["tiny-scripted.pt", "tiny-traced.pt"] {
         let network = Network::load(&fixture(name)).unwrap();
         let images = images();
-        // As it comes, laid out by the caller already, and with gaps.
+        // As it comes, laid out by the caller already, and both with gaps.
         let wide = Tensor::zeros([2, 3, 32, 64], (Kind::Float, Device::Cpu));
         wide.slice(3, 0, 64, 2).copy_(&images);
         let laid_out = images.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]);
-        for x in [images, laid_out, wide.slice(3, 0, 64, 2)] {
+        let gaps = laid_out.repeat([1, 1, 1, 2]).slice(3, 0, 32, 1);
+        for x in [images, laid_out, wide.slice(3, 0, 64, 2), gaps] {
             let mut seen = Vec::new();
             let visit = |_: usize, position: Position, t: &Tensor| {
                 assert!(is_channels_last(t), "{name}: {:?} {:?}", t.size(), t.stride());

@@ -3,49 +3,13 @@
 mod common;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::OnceLock;
 
-use common::{Ended, dimbit_in, fixture, head, read_json, stages, tiny, write_recipe};
+use common::{Run, dimbit_in, fixture, head, number, read_json, recounted, stages, tiny, write_recipe};
 use dimbit::recipe::Recipe;
 use serde_json::Value as Json;
-use tempfile::{TempDir, tempdir};
-
-/// A recipe, carried out in a folder of its own.
-struct Run {
-    folder: PathBuf,
-    ended: Ended,
-    /// Removes the folder in the end.
-    _temporary: Option<TempDir>,
-}
-
-impl Run {
-    fn of(recipe: &str) -> Self {
-        let temporary = tempdir().unwrap();
-        let run = Self::within(temporary.path(), recipe);
-        Self { _temporary: Some(temporary), ..run }
-    }
-
-    fn within(folder: &Path, recipe: &str) -> Self {
-        write_recipe(folder, recipe);
-        let ended = dimbit_in(folder, &["run", "recipe.yaml", "--out", "run", "--quiet", "--json"]);
-        Self { folder: folder.to_path_buf(), ended, _temporary: None }
-    }
-
-    fn path(&self) -> PathBuf {
-        self.folder.join("run")
-    }
-
-    #[track_caller]
-    fn summary(&self) -> Json {
-        assert_eq!(self.ended.code, Some(0), "{:?}", self.ended);
-        read_json(&self.path().join("summary.json"))
-    }
-
-    fn eval(&self) -> Json {
-        dimbit_in(&self.folder, &["eval", "run", "--json"]).json()
-    }
-}
+use tempfile::tempdir;
 
 /// The run that most tests look at.
 fn joint() -> &'static Run {
@@ -59,31 +23,6 @@ fn joint() -> &'static Run {
         fs::create_dir_all(&folder).unwrap();
         Run::within(&folder, &tiny())
     })
-}
-
-fn number(json: &Json, key: &str) -> f64 {
-    json[key].as_f64().unwrap_or_else(|| panic!("`{key}` is no number in {json}"))
-}
-
-/// Bits per value, counted anew: each channel of a site has `values / channels` values; an uncompressed value has 32 bits.
-fn recounted(summary: &Json) -> f64 {
-    let (mut bits, mut values) = (0.0, 0.0);
-    for site in summary["sites"].as_array().unwrap() {
-        let all = number(site, "values");
-        let per_channel = all / site["shape"][0].as_f64().unwrap();
-        let groups = site["groups"].as_array().unwrap();
-        let mut of_site: f64 = groups.iter().map(|g| per_channel * number(g, "channels") * number(g, "bits")).sum();
-        if groups.is_empty() {
-            of_site = 32.0 * all;
-        } else {
-            let channels: f64 = groups.iter().map(|g| number(g, "channels")).sum();
-            assert_eq!(channels, site["shape"][0].as_f64().unwrap(), "groups part the channels, dropped ones included");
-        }
-        assert!((of_site / all - number(site, "bits_per_value")).abs() < 1e-6, "{site}");
-        bits += of_site;
-        values += all;
-    }
-    bits / values
 }
 
 /// What two runs of one recipe must share: everything but the time.

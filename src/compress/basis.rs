@@ -46,7 +46,9 @@ impl Moments {
         self.count += rows.size()[0];
         self.sum = self.sum.f_add(&rows.f_sum_dim_intlist([0_i64].as_slice(), false, Kind::Double)?)?;
         self.products = match self.products.dim() {
-            1 => self.products.f_add(&rows.f_square()?.f_sum_dim_intlist([0_i64].as_slice(), false, Kind::Double)?)?,
+            1 => {
+                self.products.f_add(&rows.f_square()?.f_sum_dim_intlist([0_i64].as_slice(), false, Kind::Double)?)?
+            }
             _ => self.products.f_addmm(&rows.f_transpose(0, 1)?, &rows)?,
         };
         Ok(())

@@ -47,10 +47,14 @@ struct Prepared {
 #[derive(Debug)]
 enum Side {
     /// Without a transform dropped channels are carried along: 0 for them, 1 for others, `[channels]`.
-    Plain { keep: Tensor },
+    Plain {
+        keep: Tensor,
+    },
     /// The matrices of the kept coefficients; those of a learned basis are made anew at every use.
     Fixed(Matrices),
-    Learned { columns: Tensor },
+    Learned {
+        columns: Tensor,
+    },
 }
 
 /// `z = x·analysis + bias`, `x̂ = ẑ·synthesis + μ`.
@@ -326,9 +330,8 @@ fn prepare(
             let side = if pca.is_learned() {
                 Side::Learned { columns }
             } else {
-                let Matrices { analysis, bias, synthesis } = Matrices::of(pca, &columns)?;
-                let (analysis, synthesis) = (analysis.f_contiguous()?, synthesis.f_contiguous()?);
-                Side::Fixed(Matrices { analysis, bias, synthesis })
+                // In the very layout of a learned basis, so that a saved one gives the same digits when it is fixed.
+                Side::Fixed(Matrices::of(pca, &columns)?)
             };
             Ok(Prepared { group, offset, side, dropped: gone })
         }

@@ -214,7 +214,9 @@ fn choose(
             if hull.last().is_some_and(|last| option.2.price >= last.2.price) {
                 continue;
             }
-            while hull.len() > 1 && slope(&hull[hull.len() - 2], &hull[hull.len() - 1]) <= slope(&hull[hull.len() - 1], &option) {
+            while hull.len() > 1
+                && slope(&hull[hull.len() - 2], &hull[hull.len() - 1]) <= slope(&hull[hull.len() - 1], &option)
+            {
                 hull.pop();
             }
             hull.push(option);

@@ -123,6 +123,10 @@ pub struct NamedTensor {
 }
 
 /// A loaded TorchScript module, its survey, and its instrumented forward.
+///
+/// In memory, 4-D parameters and images lie channels last, whatever they come as: convolutions run on their fast kernels
+/// and hand on tensors that are matrices `[batch · height · width, channels]` without a copy. Every `view` of the module
+/// becomes a `reshape`, since a network written for contiguous tensors may flatten a feature map by one.
 pub struct Network {
     handle: *mut CNetwork,
     survey: Survey,
@@ -217,7 +221,7 @@ impl Network {
         &self.survey
     }
 
-    /// Writes the module as TorchScript, weights as they are now.
+    /// Writes the module as TorchScript, weights as they are now, with contiguous parameters as readers expect them.
     ///
     /// # Errors
     /// If the file can't be written.

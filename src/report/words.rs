@@ -30,7 +30,9 @@ pub(super) fn text(event: &Event) -> Option<String> {
             format!("top-1 {top1:.2} %  loss {loss:.4}{bits}  ({images})")
         }
         Event::StageEnded { seconds, .. } => format!("done in {}", duration(*seconds)),
-        Event::Revived { groups, .. } => format!("{} came back: the loss gains more than their bits cost", count(*groups, "dropped group")),
+        Event::Revived { groups, .. } => {
+            format!("{} came back: the loss gains more than their bits cost", count(*groups, "dropped group"))
+        }
         Event::Warning { message } => message.clone(),
         Event::Finished { summary } => finished(summary),
         Event::StageStarted { .. } | Event::Widths { .. } | Event::Progress { .. } => return None,

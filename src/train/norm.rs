@@ -29,7 +29,8 @@ pub fn reestimate(session: &mut Session<'_>) -> Result<(), TrainError> {
     }
     session.model.network.set_train(true, false)?;
     let counted = copies(&counters)?;
-    let mut sums: Vec<Tensor> = running.iter().map(Tensor::f_zeros_like).collect::<Result<_, _>>().map_err(LibtorchError::from)?;
+    let mut sums: Vec<Tensor> =
+        running.iter().map(Tensor::f_zeros_like).collect::<Result<_, _>>().map_err(LibtorchError::from)?;
     let mut rates: Option<Vec<Tensor>> = None;
     let total = IMAGES.min(session.feed.train_images);
     let (mut seen, mut batches) = (0_usize, 0_u32);

@@ -45,14 +45,15 @@ void let_views_copy(GraphFunction* function, std::set<GraphFunction*>& seen) {
 
 at::Tensor channels_last(const at::Tensor& tensor) {
   if (tensor.dim() != 4) return tensor;
-  // Unlike `contiguous`, this also settles the strides of dimensions of size 1, by which kernels tell the layout.
-  return tensor.to(tensor.options(), /*non_blocking=*/false, /*copy=*/false, at::MemoryFormat::ChannelsLast);
+  const auto format = at::MemoryFormat::ChannelsLast;
+  // `to` also settles the strides of dimensions of size 1, by which kernels tell the layout; `contiguous` closes gaps.
+  return tensor.to(tensor.options(), /*non_blocking=*/false, /*copy=*/false, format).contiguous(format);
 }
 
 void lay_out_channels_last(torch::jit::Module& module) {
   at::NoGradGuard guard;
   for (at::Tensor parameter : module.parameters())
-    if (parameter.is_floating_point()) parameter.set_data(channels_last(parameter));
+    if (parameter.dim() == 4 && parameter.is_floating_point()) parameter.set_data(channels_last(parameter));
 }
 
 void lay_out_contiguous(torch::jit::Module& module) {
