@@ -24,7 +24,9 @@ fn every_site_sees_channels_last_forward_and_backward() {
         let wide = Tensor::zeros([2, 3, 32, 64], (Kind::Float, Device::Cpu));
         wide.slice(3, 0, 64, 2).copy_(&images);
         let laid_out = images.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]);
-        let gaps = laid_out.repeat([1, 1, 1, 2]).slice(3, 0, 32, 1);
+        let wider = Tensor::zeros([2, 32, 64, 3], (Kind::Float, Device::Cpu));
+        wider.slice(2, 0, 32, 1).copy_(&images.permute([0, 2, 3, 1]));
+        let gaps = wider.slice(2, 0, 32, 1).permute([0, 3, 1, 2]);
         for x in [images, laid_out, wide.slice(3, 0, 64, 2), gaps] {
             let mut seen = Vec::new();
             let visit = |_: usize, position: Position, t: &Tensor| {

@@ -36,7 +36,7 @@ pub struct Multiplier {
 /// Weight ρ of the quadratic term.
 const QUADRATIC: f64 = 20.0;
 /// Rise of λ per step and unit of `B/B₀ − 1`.
-const ASCENT: f64 = 1.0;
+const ASCENT: f64 = 0.1;
 
 impl Default for Multiplier {
     fn default() -> Self {

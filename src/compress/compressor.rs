@@ -5,7 +5,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 use super::codec::{Quantizers, SiteCodec};
 use super::freeze::{GroupCost, Limits};
-use super::quantizer::{MAX_BITS, inferred_bits, is_void, levels};
+use super::quantizer::{MAX_BITS, inferred_bits, is_void, levels, spread};
 use super::revival;
 use super::transform::Transform;
 use crate::libtorch::{LibtorchError, Position};
@@ -202,44 +202,28 @@ impl Compressor {
     }
 
     /// Takes dropped groups back where the loss of an image would fall by more than their bits cost: see
-    /// [`revival`]. `gains[g]`: how fast the loss falls as group `g` comes back; `price`: what the budget's term of the loss
-    /// charges for a bit of an image. Returns how many came back.
+    /// [`revival`]. `gains[g]`: how fast the loss falls as group `g` comes back; `price`: what a bit of an image is worth
+    /// in the same unit. Returns how many came back.
     ///
     /// # Errors
     /// If libtorch fails.
     pub fn revive(&mut self, gains: &[f64], price: f64) -> Result<usize, LibtorchError> {
         let mut dropped = self.dropped.clone();
-        let (mut steps, mut ranges) = (Vec::new(), Vec::new());
-        for (g, group) in self.groups.iter().enumerate() {
-            let width = if dropped[g] { revival::width(group, gains[g], price) } else { None };
-            let (step, range) = match width {
-                Some(bits) => super::quantizer::spread(self.best_steps[g][bits as usize], bits, group.signed, g),
-                None => (0.0, 0.0),
-            };
-            dropped[g] &= width.is_none();
-            steps.push(step);
-            ranges.push(range);
+        let (mut steps, mut ranges) = self.steps_and_ranges()?;
+        let mut count = 0;
+        for g in (0..dropped.len()).filter(|&g| self.dropped[g]) {
+            let group = &self.groups[g];
+            if let Some(bits) = revival::width(group, gains[g], price) {
+                (steps[g], ranges[g]) = spread(self.best_steps[g][bits as usize], bits, group.signed, g);
+                dropped[g] = false;
+                count += 1;
+            }
         }
-        let count = self.dropped.iter().zip(&dropped).filter(|(before, now)| before != now).count();
         if count > 0 {
-            no_grad(|| {
-                for (leaf, values) in [(&mut self.log_step, &steps), (&mut self.log_range, &ranges)] {
-                    let is_new = Tensor::from_slice(values).f_gt(0.0)?.f_to_device(self.device)?;
-                    let values: Vec<f32> = values.iter().map(|v| v.log2() as f32).collect();
-                    let values = Tensor::from_slice(&values).f_to_device(self.device)?;
-                    let merged = values.f_where_self(&is_new, leaf)?;
-                    leaf.f_copy_(&merged)?;
-                }
-                Ok::<_, LibtorchError>(())
-            })?;
+            self.set_quantizers(&steps, &ranges)?;
             self.set_dropped(&dropped)?;
         }
         Ok(count)
-    }
-
-    /// What the budget's term charges for a bit of one image, where its derivative by bits per value is `slope`.
-    pub fn price_of_a_bit(&self, slope: f64) -> f64 {
-        slope / self.total_values
     }
 
     /// Bits per value `B` as a differentiable scalar: `Σ values · min(b + ½, 8) / Σ values` with the real-valued `b` before
@@ -325,22 +309,52 @@ impl Compressor {
         Ok(self.codecs.iter().map(of_codec).collect())
     }
 
-    /// Drops groups whose range fell under half a step, where no code is left between 0 and the range; a site's most important group stays.
-    /// Returns how many were dropped.
+    /// Makes the integer widths follow a budget of `allowed` bits per value from above: while they take more, the group
+    /// gives way that loses least for a saved bit, to a lower width or to none. A group whose range fell under half a step,
+    /// where no code is left between 0 and the range, counts as one that loses nothing. Returns what the last saved bit of an
+    /// image has cost, none if nothing had to give way.
     ///
     /// # Errors
     /// If libtorch fails.
-    pub fn drop_void(&mut self) -> Result<usize, LibtorchError> {
-        let (steps, ranges) = self.steps_and_ranges()?;
-        let mut dropped = self.dropped.clone();
-        for (g, group) in self.groups.iter().enumerate() {
-            dropped[g] |= !group.anchor && is_void(steps[g], ranges[g]);
+    pub fn follow(&mut self, allowed: f64) -> Result<Option<f64>, LibtorchError> {
+        let limit = allowed * self.total_values - self.uncompressed_bits();
+        let learned = self.bits()?;
+        if super::freeze::total_bits(&self.groups, &learned) <= limit {
+            return Ok(None);
         }
-        let count = dropped.iter().zip(&self.dropped).filter(|(now, before)| now != before).count();
-        if count > 0 {
-            self.set_dropped(&dropped)?;
+        let (mut steps, mut ranges) = self.steps_and_ranges()?;
+        let void = |g: usize| is_void(steps[g], ranges[g]) && !self.groups[g].anchor;
+        let mut costs = self.groups.clone();
+        for (g, cost) in costs.iter_mut().enumerate().filter(|(g, _)| void(*g)) {
+            let nothing_lost = cost.cost[learned[g] as usize];
+            cost.cost.fill(nothing_lost);
         }
-        Ok(count)
+        let mut bits = learned.clone();
+        let price = super::freeze::lower(&costs, &mut bits, limit);
+        for g in (0..bits.len()).filter(|&g| bits[g] != learned[g] && bits[g] > 0) {
+            let range = ranges[g] * self.change_of_range(g, learned[g], bits[g]);
+            let signed = self.groups[g].signed;
+            (steps[g], ranges[g]) = spread(range / levels(bits[g], signed), bits[g], signed, g);
+        }
+        self.set_quantizers(&steps, &ranges)?;
+        self.set_dropped(&bits.iter().map(|&b| b == 0).collect::<Vec<_>>())?;
+        Ok(Some(price))
+    }
+
+    fn set_quantizers(&mut self, steps: &[f64], ranges: &[f64]) -> Result<(), LibtorchError> {
+        no_grad(|| {
+            for (leaf, values) in [(&mut self.log_step, steps), (&mut self.log_range, ranges)] {
+                let logs: Vec<f32> = values.iter().map(|v| v.log2() as f32).collect();
+                leaf.f_copy_(&Tensor::from_slice(&logs).f_to_device(self.device)?)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The ratio of a group's best ranges at two widths, as calibration measured them.
+    fn change_of_range(&self, g: usize, from: u32, to: u32) -> f64 {
+        let best = |b: u32| self.best_steps[g][b as usize] * levels(b, self.groups[g].signed);
+        best(to) / best(from)
     }
 
     fn set_dropped(&mut self, dropped: &[bool]) -> Result<(), LibtorchError> {
@@ -394,12 +408,11 @@ impl Compressor {
     fn freeze_at(&mut self, bits: Vec<u32>) -> Result<f64, LibtorchError> {
         let learned = self.bits()?;
         let (_, ranges) = self.steps_and_ranges()?;
-        let best_range = |g: usize, b: u32| self.best_steps[g][b as usize] * levels(b, self.groups[g].signed);
         let steps: Vec<f32> = (0..bits.len())
             .map(|g| match (learned[g], bits[g]) {
                 (_, 0) => ranges[g].log2() as f32,
                 (before, b) => {
-                    let change = if before == b { 1.0 } else { best_range(g, b) / best_range(g, before) };
+                    let change = if before == b { 1.0 } else { self.change_of_range(g, before, b) };
                     (ranges[g] * change / levels(b, self.groups[g].signed)).log2() as f32
                 }
             })

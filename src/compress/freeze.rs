@@ -52,21 +52,8 @@ pub fn meet_budget(groups: &[GroupCost], start: &[u32], limits: Limits) -> Vec<u
     drop_costly(groups, &mut bits, limits.macs);
     // A group that was dropped before has a step and a range of long ago.
     let alive: Vec<bool> = bits.iter().map(|&b| b > 0).collect();
+    lower(groups, &mut bits, limits.bits);
     let mut total = total_bits(groups, &bits);
-    // The price of leaving width `from` for `to`, per bit of the total.
-    let slope = |g: &GroupCost, from: u32, to: u32| {
-        let saved = g.values * (f64::from(from) - f64::from(to));
-        (g.loss(to) - g.loss(from)) / saved
-    };
-    while total > limits.bits {
-        let lower = groups.iter().enumerate().flat_map(|(index, g)| {
-            let from = bits[index];
-            widths(g.signed).filter(move |&to| to < from).map(move |to| (slope(g, from, to), index, to))
-        });
-        let Some((_, index, to)) = lower.min_by(|a, b| a.0.total_cmp(&b.0)) else { break };
-        bits[index] = to;
-        total = total_bits(groups, &bits);
-    }
     loop {
         let room = limits.bits - total;
         let higher = groups.iter().enumerate().flat_map(|(index, g)| {
@@ -85,6 +72,28 @@ pub fn meet_budget(groups: &[GroupCost], start: &[u32], limits: Limits) -> Vec<u
         }
         (bits, total) = (raised, sum);
     }
+}
+
+/// Lowers widths until they take at most `limit` bits for one image, each time where it costs least for a saved bit.
+/// Returns what the last saved bit has cost, 0 if none had to be saved.
+pub fn lower(groups: &[GroupCost], bits: &mut [u32], limit: f64) -> f64 {
+    let mut price = 0.0;
+    while total_bits(groups, bits) > limit {
+        let lower = groups.iter().enumerate().flat_map(|(index, g)| {
+            let from = bits[index];
+            widths(g.signed).filter(move |&to| to < from).map(move |to| (slope(g, from, to), index, to))
+        });
+        let Some((cost, index, to)) = lower.min_by(|a, b| a.0.total_cmp(&b.0)) else { break };
+        bits[index] = to;
+        price = cost;
+    }
+    price
+}
+
+/// The price of leaving width `from` for `to`, per bit of the total.
+fn slope(g: &GroupCost, from: u32, to: u32) -> f64 {
+    let saved = g.values * (f64::from(from) - f64::from(to));
+    (g.loss(to) - g.loss(from)) / saved
 }
 
 /// Drops groups of transformed coefficients, those first that lose least for a multiply-accumulate, until the rest takes

@@ -72,13 +72,15 @@ pub struct FallingBudget {
     /// The search itself, if dropped groups may come back.
     revival: Option<Phase>,
     probes: u32,
+    /// What a bit of an image is worth: the loss that the last saved one has cost.
+    price: f64,
 }
 
 impl FallingBudget {
     /// Starts with λ = 0. `revival`: the search, if dropped groups may come back.
     pub fn new(budget: Budget, revival: Option<Phase>) -> Self {
         let (multiplier, state) = (Multiplier::default(), BudgetState::default());
-        Self { budget, multiplier, excess: 0.0, state, revival, probes: 0 }
+        Self { budget, multiplier, excess: 0.0, state, revival, probes: 0, price: f64::INFINITY }
     }
 
     /// Takes dropped groups back that are worth their bits.
@@ -90,9 +92,8 @@ impl FallingBudget {
         session.model.network.set_train(false, false)?;
         let gains = gains(session, phase)?;
         session.model.network.set_train(true, phase.batch_norm == BatchNorm::Frozen)?;
-        let slope = self.multiplier.slope(self.excess) / self.state.allowed;
         if let Some(compressor) = &mut session.compressor {
-            let groups = compressor.revive(&gains, compressor.price_of_a_bit(slope))?;
+            let groups = compressor.revive(&gains, self.price)?;
             if groups > 0 {
                 session.sink.event(&Event::Revived { step: session.step, groups })?;
             }
@@ -138,7 +139,10 @@ impl Objective for FallingBudget {
         self.multiplier.ascend(self.excess);
         if let Some(compressor) = &mut session.compressor {
             compressor.clamp()?;
-            compressor.drop_void()?;
+            if let Some(cost) = compressor.follow(self.state.allowed)?.filter(|&cost| cost > 0.0) {
+                // Distortions weighted by squared gradients are twice what they add to the loss, to second order.
+                self.price = cost / 2.0;
+            }
         }
         // What comes back needs time to settle before the widths are frozen.
         if t < FALL && t * f64::from(PROBES) >= f64::from(self.probes + 1) * FALL {

@@ -35,7 +35,8 @@ impl Sgd {
                 if let Some(v) = velocity.as_mut() {
                     let _ = v.f_mul_scalar_(self.momentum)?.f_add_(&gradient)?;
                 } else {
-                    *velocity = Some(gradient.f_alias_copy()?);
+                    // A product by 1 is a copy in the layout of the gradient.
+                    *velocity = Some(gradient.f_mul_scalar(1.0)?);
                 }
                 if let Some(v) = velocity.as_mut() {
                     if self.weight_decay > 0.0 {
