@@ -1,8 +1,9 @@
-//! The budget that falls over the search, and the multiplier that makes the widths follow it.
+//! The budget that falls over the search, and the multiplier that prices bits for the quantizers' learning.
 //!
 //! The loss carries `λ·(B/B₀(t) − 1) + ρ/2·max(0, B/B₀(t) − 1)²`, an augmented Lagrangian: `B` is the differentiable total of
 //! `values × bits`, `B₀(t)` falls from the starting bits to the target. λ rises while the widths lie above the budget and
-//! falls while they lie below, so the budget is held from both sides and nobody has to choose a λ.
+//! falls while they lie below, so nobody has to choose a λ. It rises slowly: that whole widths never exceed the budget is
+//! not its task but that of [`Compressor::follow`](super::compressor::Compressor::follow), after every step.
 
 use crate::recipe::Anneal;
 

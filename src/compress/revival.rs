@@ -9,7 +9,7 @@
 //! ½·(−∂L/∂α_g)·(1 − D_g(b)/D_g(0)) − price·values_g·b
 //! ```
 //!
-//! if that is above 0, with the budget's own price of a bit.
+//! if that is above 0, at the price that the last bit has cost which gave way to the budget.
 
 use super::freeze::GroupCost;
 use super::quantizer::widths;
