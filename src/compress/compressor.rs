@@ -217,6 +217,10 @@ impl Compressor {
                 (steps[g], ranges[g]) = spread(self.best_steps[g][bits as usize], bits, group.signed, g);
                 dropped[g] = false;
                 count += 1;
+                // What the loss says of the group now replaces what calibration expected, or the budget would take it again
+                // at once. Half of a measured cost is what it adds to the loss, and half of the slope what is gained.
+                let correction = gains[g] / group.cost[0].max(f64::MIN_POSITIVE);
+                self.groups[g].cost.iter_mut().for_each(|cost| *cost *= correction);
             }
         }
         if count > 0 {
@@ -332,9 +336,12 @@ impl Compressor {
         let mut bits = learned.clone();
         let price = super::freeze::lower(&costs, &mut bits, limit);
         for g in (0..bits.len()).filter(|&g| bits[g] != learned[g] && bits[g] > 0) {
-            let range = ranges[g] * self.change_of_range(g, learned[g], bits[g]);
             let signed = self.groups[g].signed;
-            (steps[g], ranges[g]) = spread(range / levels(bits[g], signed), bits[g], signed, g);
+            // The step that a full width with the same product of step and range has: spreading keeps that product, so
+            // widths that fall one by one don't narrow the range each time anew.
+            let full = (steps[g] * ranges[g] / levels(learned[g], signed)).sqrt();
+            let change = self.best_steps[g][bits[g] as usize] / self.best_steps[g][learned[g] as usize];
+            (steps[g], ranges[g]) = spread(full * change, bits[g], signed, g);
         }
         self.set_quantizers(&steps, &ranges)?;
         self.set_dropped(&bits.iter().map(|&b| b == 0).collect::<Vec<_>>())?;
@@ -351,17 +358,13 @@ impl Compressor {
         })
     }
 
-    /// The ratio of a group's best ranges at two widths, as calibration measured them.
-    fn change_of_range(&self, g: usize, from: u32, to: u32) -> f64 {
-        let best = |b: u32| self.best_steps[g][b as usize] * levels(b, self.groups[g].signed);
-        best(to) / best(from)
-    }
-
     fn set_dropped(&mut self, dropped: &[bool]) -> Result<(), LibtorchError> {
-        self.dropped = dropped.to_vec();
+        let before = std::mem::replace(&mut self.dropped, dropped.to_vec());
         for codec in &mut self.codecs {
             let own = codec.first_group..codec.first_group + codec.groups.len();
-            codec.set_dropped(&dropped[own], self.device)?;
+            if dropped[own.clone()] != before[own.clone()] {
+                codec.set_dropped(&dropped[own], self.device)?;
+            }
         }
         Ok(())
     }
@@ -408,11 +411,12 @@ impl Compressor {
     fn freeze_at(&mut self, bits: Vec<u32>) -> Result<f64, LibtorchError> {
         let learned = self.bits()?;
         let (_, ranges) = self.steps_and_ranges()?;
+        let best_range = |g: usize, b: u32| self.best_steps[g][b as usize] * levels(b, self.groups[g].signed);
         let steps: Vec<f32> = (0..bits.len())
             .map(|g| match (learned[g], bits[g]) {
                 (_, 0) => ranges[g].log2() as f32,
                 (before, b) => {
-                    let change = if before == b { 1.0 } else { self.change_of_range(g, before, b) };
+                    let change = if before == b { 1.0 } else { best_range(g, b) / best_range(g, before) };
                     (ranges[g] * change / levels(b, self.groups[g].signed)).log2() as f32
                 }
             })

@@ -203,7 +203,8 @@ pub struct SearchStage {
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub entropy_weight: f64,
-    /// Whether dropped groups come back where the loss gains more than their bits cost. Default: true.
+    /// Whether dropped groups come back where the loss gains more than their bits cost; never what the calibration's
+    /// `kept` has dropped. Default: true.
     #[serde(default = "defaults::revival")]
     pub revival: bool,
 }

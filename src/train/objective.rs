@@ -5,9 +5,9 @@ use tch::{Tensor, no_grad};
 use super::error::TrainError;
 use super::fit::{Loss, Phase};
 use super::session::Session;
-use crate::compress::budget::{Budget, FALL, Multiplier};
+use crate::compress::budget::{Budget, Multiplier};
 use crate::compress::compressor::Compressor;
-use crate::recipe::BatchNorm;
+use crate::recipe::{BatchNorm, FALL};
 use crate::report::Event;
 
 /// How often a search asks which dropped groups the loss wants back.
@@ -106,7 +106,7 @@ impl FallingBudget {
 fn gains(session: &Session<'_>, phase: &Phase) -> Result<Vec<f64>, TrainError> {
     let Some(compressor) = &session.compressor else { return Ok(Vec::new()) };
     let quantizers = no_grad(|| compressor.quantizers())?;
-    let mut gains = Vec::new();
+    let (mut gains, mut batches) = (Vec::new(), 0.0);
     for batch in session.feed.calibration().take(PROBE_BATCHES) {
         let (x, y) = batch?;
         let weight = compressor.zeros()?;
@@ -116,12 +116,17 @@ fn gains(session: &Session<'_>, phase: &Phase) -> Result<Vec<f64>, TrainError> {
         })?;
         let loss = Loss::of(session, phase, (&x, &y), &logits, &[])?.sum()?;
         let slopes = Tensor::f_run_backward(&[loss], &[&weight], false, false)?;
-        let slopes = Vec::<f64>::try_from(slopes[0].f_to_kind(tch::Kind::Double)?.f_to_device(tch::Device::Cpu)?)?;
-        gains.resize(slopes.len(), 0.0);
-        for (gain, slope) in gains.iter_mut().zip(slopes) {
-            *gain -= slope / PROBE_BATCHES as f64;
+        gains.resize(weight.numel(), 0.0);
+        batches += 1.0;
+        // Groups whose sites don't reach the logits have no slope.
+        if slopes[0].defined() {
+            let slopes = slopes[0].f_to_kind(tch::Kind::Double)?.f_to_device(tch::Device::Cpu)?;
+            for (gain, slope) in gains.iter_mut().zip(Vec::<f64>::try_from(slopes)?) {
+                *gain -= slope;
+            }
         }
     }
+    gains.iter_mut().for_each(|gain| *gain /= batches);
     Ok(gains)
 }
 
@@ -145,9 +150,12 @@ impl Objective for FallingBudget {
             }
         }
         // What comes back needs time to settle before the widths are frozen.
-        if t < FALL && t * f64::from(PROBES) >= f64::from(self.probes + 1) * FALL {
+        if t < FALL && t * f64::from(PROBES + 1) >= f64::from(self.probes + 1) * FALL {
             self.probes += 1;
             self.revive(session)?;
+            if let Some(compressor) = &mut session.compressor {
+                compressor.follow(self.state.allowed)?;
+            }
         }
         Ok(())
     }

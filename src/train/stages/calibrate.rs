@@ -10,7 +10,7 @@ use crate::compress::freeze::{GroupCost, Limits, meet_budget};
 use crate::compress::partition::{
     Candidate, Candidates, Freedom, Partition, PlannedGroup, Widths, partition, partition_kept,
 };
-use crate::compress::quantizer::{MAX_BITS, levels, spread};
+use crate::compress::quantizer::{MAX_BITS, least_bits, levels, spread};
 use crate::compress::transform::{Block, Pca, Transform};
 use crate::libtorch::{LibtorchError, Position};
 use crate::model::Site;
@@ -222,7 +222,10 @@ fn starts(
             let (signed, bits) = (distortion.signed, bits[number]);
             let step = match stage.initial_ranges {
                 InitialRanges::Mse => group.steps[bits.max(1) as usize],
-                InitialRanges::Max => distortion.largest() / levels(bits.max(2), signed),
+                InitialRanges::Max if group.largest > 0.0 => {
+                    group.largest / levels(bits.max(least_bits(signed)), signed)
+                }
+                InitialRanges::Max => 1.0,
             };
             let (step, range) = match (bits, budget) {
                 (0, _) => (step, step),
