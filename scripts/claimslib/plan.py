@@ -141,6 +141,15 @@ class Run:
     def command(self, binary="target/release/dimbit"):
         return [binary, "run", *self.arguments(), "--out", shown(self.folder)]
 
+    def command_line(self):
+        """The same for a shell. The number of threads is part of it: another one changes a result's last bits."""
+        return "OMP_NUM_THREADS=1 " + shlex.join(map(str, self.command()))
+
+    @property
+    def sets(self):
+        """What the plan adds to the mode's own recipe and target, as `key=value`."""
+        return [f"{key}={as_yaml(value)}" for key, value in self.varied.items()]
+
     def identity(self):
         """What a finished run must agree with: nothing else changes its result, but its float network and dimbit."""
         recipe = hashlib.sha256(recipe_text(self.recipe).encode()).hexdigest()
@@ -230,9 +239,9 @@ class Plan:
                   settings, entry["target"], seed, entry["purpose"], entry.get("note", ""),
                   self.folder / entry["id"], self.floats[entry["network"]].float_file, varied, default)
         if run.purpose == "claim":
+            for other in self.claims.values():
+                if (other.network, other.mode, other.target) == (run.network, run.mode, run.target):
+                    if (other.varied, other.recipe) != (run.varied, run.recipe):
+                        refuse(f"{other.id} is the same point with another seed, so `set` and `recipe` must be the same, too")
             self.claims[point] = run
         return run
-
-
-def as_text(command):
-    return shlex.join(map(str, command))
