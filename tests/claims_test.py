@@ -177,7 +177,7 @@ class Claims(unittest.TestCase):
         self.assertIn("| joint | 4 | 2 of 2 | 89.55 | 89.50 to 89.60 | 0.10 |", page)
         self.assertIn("| nothing | – | 88.00 | – | 1.00 | 12.5 | 20.5 | `joint-1-0` |\n"
                       "| changed | `key=x` | 88.00 | +0.00 | 1.00 | 12.5 | 20.5 | `other` |", page)
-        self.assertIn("its steps times the batch: float, joint, mp: 46,080.", page)
+        self.assertIn("its steps times the batch): float, mp, joint: 46,080.", page)
         self.assertIn("They are of one build on one machine", page)
         ElementTree.parse(self.folder / "docs/results/net-front.svg")
         (self.folder / "docs/results.md").write_text(page.replace("<!-- notes -->\n", "<!-- notes -->\nBy hand.\n"))
@@ -218,9 +218,14 @@ class Claims(unittest.TestCase):
         self.claims("report")
         self.assertIn("* `joint-1-0`: unfinished; figures of an earlier run exist", self.page())
         self.assertEqual(self.kept(), before)
+        # Without a newer attempt they count again, be they of an older version of the script.
         self.forget("joint-1-0")
+        for key in ("mac_overhead_unfolded_percent", "training_images", "binary_sha256"):
+            before["joint-1-0"].pop(key)
+        (self.folder / "docs/results/claims.json").write_text(json.dumps({"runs": list(before.values())}))
         self.claims("report")
         self.assertIn("2 of 2 runs are measured", self.page())
+        self.assertRegex(self.page(), r"\| 12.5 \| – \| 41 \| 61 \| `joint-1-0` \|")
 
     def test_figures_of_another_float_network_are_kept_as_stale(self):
         self.plan(claim("joint", 1))
@@ -305,7 +310,8 @@ class Fronts(unittest.TestCase):
 
     def test_bounds_are_not_rounded_past_the_truth(self):
         self.assertEqual([percent((sign, 0.334)) for sign in "=≤≥"], ["67 %", "≥ 66 %", "≤ 67 %"])
-        self.assertEqual([percent((sign, 1.004)) for sign in "=≤≥"], ["0 %", "≥ −1 %", "≤ 0 %"])
+        self.assertEqual([percent((sign, 1.004)) for sign in "=≤≥"], ["−0.4 %", "≥ −0.4 %", "≤ −0.4 %"])
+        self.assertEqual([percent((sign, 1.0002)) for sign in "=≤≥"], ["0.0 %", "≥ −0.1 %", "≤ 0.0 %"])
         # 100·(1 − 0.42) is a little below 58 in floating point.
         self.assertEqual(percent(("≤", 0.42)), "≥ 58 %")
         self.assertEqual([in_words(Bits(0.602, bound)) for bound in (False, True)], ["0.60", "≤ 0.61"])

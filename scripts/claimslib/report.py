@@ -36,8 +36,8 @@ ABOUT_FRONTS = (
     "A point is the mean of a mode's runs at one target, over the seeds that are measured. Joint's front is its points that no other "
     "of its points with as few bits equals or beats, joined by straight lines over the logarithm of the bits. For each baseline "
     "point, **joint** is the least number of bits at which this front reaches its accuracy. `≤`: joint's lowest point lies above "
-    "that accuracy, so that fewer bits might do; *not reached*: no joint point is as accurate. **spread** is the range of the "
-    "baseline point's top-1 between its seeds."
+    "that accuracy, so that fewer bits might do; *not reached*: no joint point is as accurate. **spread** is the "
+    "highest minus the lowest top-1 of the baseline point's seeds."
 )
 ABOUT_PAPER = (
     "**paper** is what the paper reports for this network, on ImageNet at 224×224, against a baseline of comparable or lower "
@@ -200,12 +200,14 @@ class Chapter:
     def training(self):
         """How long runs train: a comparison of short runs is one of short runs."""
         modes = {}
-        for run in [self.plan.floats[self.network.id], *self.claims]:
+        for run in sorted(self.runs, key=lambda run: MODES.index(run.mode.id)):
+            if run.purpose == "ablation":
+                continue
             if images := (self.record(run) or {}).get("training_images"):
                 modes.setdefault(images, {})[run.mode.title] = None
         if modes:
             words = "; ".join(f"{', '.join(titles)}: {images:,}" for images, titles in modes.items())
-            yield from paragraph(f"Images that a run trains on, its steps times the batch: {words}.")
+            yield from paragraph(f"Images that a run trains on, repeats counted (its steps times the batch): {words}.")
 
     def all_runs(self):
         """Every claim, finished or not, by mode and bits."""
@@ -282,10 +284,9 @@ class Chapter:
                 continue
             top1 = [self.record(run)["top1"] for run in runs if self.record(run)]
             measured = f"{len(top1)} of {len(runs)}"
-            figures = [MISSING] * 3
-            if top1:
-                figures = [f"{sum(top1) / len(top1):.2f}", f"{min(top1):.2f} to {max(top1):.2f}",
-                           f"{max(top1) - min(top1):.2f}" if len(top1) > 1 else MISSING]
+            figures = [f"{sum(top1) / len(top1):.2f}" if top1 else MISSING, MISSING, MISSING]
+            if len(top1) > 1:
+                figures[1:] = [f"{min(top1):.2f} to {max(top1):.2f}", f"{max(top1) - min(top1):.2f}"]
             rows.append([self.title(MODES[mode]), number(target), measured, *figures])
         if rows:
             yield from ["### Seeds", "", "A seed changes all that is random in a compressed run; the float network is the same for all.", ""]
@@ -336,10 +337,13 @@ def in_words(bits):
 
 
 def percent(compared):
-    """`(sign, ratio)` as how many bits are saved: `≥ 55 %` for a ratio of at most 0.45; bounds as in `in_words`."""
+    """`(sign, ratio)` as how many bits are saved: `≥ 55 %` for a ratio of at most 0.45; bounds are rounded as in `in_words`."""
     if compared is None:
         return MISSING
     sign, value = compared
     mark, whole = {"=": ("", round), "≤": ("≥ ", math.floor), "≥": ("≤ ", math.ceil)}[sign]
     # Without the dust of floating point, which would turn 58 into 57.
-    return f"{mark}{whole(round(100 * (1 - value), 6))} %".replace("-", "−")
+    fewer = round(100 * (1 - value), 6)
+    # Tenths below 1 %: two runs at one target differ by hundredths of a percent, which is not 1 %.
+    words = f"{whole(10 * fewer) / 10:.1f}" if abs(fewer) < 1 else str(whole(fewer))
+    return f"{mark}{words} %".replace("-0.0", "0.0").replace("-", "−")
