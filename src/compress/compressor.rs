@@ -157,6 +157,37 @@ impl Compressor {
         self.codec_at(site, position).map(|index| self.codecs[index].apply(x, quantizers)).transpose()
     }
 
+    /// Like [`Self::hook`]; adds the estimated code length of one image to `rates`: see [`SiteCodec::apply_rated`].
+    ///
+    /// # Errors
+    /// If the shape is not the site's.
+    pub fn hook_rated(
+        &self,
+        site: usize,
+        position: Position,
+        x: &Tensor,
+        quantizers: &Quantizers,
+        rates: &mut Vec<Tensor>,
+    ) -> Result<Option<Tensor>, LibtorchError> {
+        self.codec_at(site, position).map(|index| self.codecs[index].apply_rated(x, quantizers, rates)).transpose()
+    }
+
+    /// Like [`Self::hook`], with weights of dropped groups: see [`SiteCodec::apply_with_dropped`].
+    ///
+    /// # Errors
+    /// If the shape is not the site's.
+    pub fn hook_with_dropped(
+        &self,
+        site: usize,
+        position: Position,
+        x: &Tensor,
+        quantizers: &Quantizers,
+        weight: &Tensor,
+    ) -> Result<Option<Tensor>, LibtorchError> {
+        let codec = self.codec_at(site, position).map(|index| &self.codecs[index]);
+        codec.map(|codec| codec.apply_with_dropped(x, quantizers, weight)).transpose()
+    }
+
     /// Index of the codec of a surveyed site, if it has one.
     pub fn codec_of(&self, site: usize) -> Option<usize> {
         self.codec_of_site.get(site).copied().flatten()
@@ -211,7 +242,7 @@ impl Compressor {
         let mut dropped = self.dropped.clone();
         let (mut steps, mut ranges) = self.steps_and_ranges()?;
         let mut count = 0;
-        for g in (0..dropped.len()).filter(|&g| self.dropped[g]) {
+        for g in (0..gains.len()).filter(|&g| self.dropped[g]) {
             let group = &self.groups[g];
             if let Some(bits) = revival::width(group, gains[g], price) {
                 (steps[g], ranges[g]) = spread(self.best_steps[g][bits as usize], bits, group.signed, g);
@@ -369,19 +400,25 @@ impl Compressor {
         Ok(())
     }
 
-    /// Keeps steps and ranges where the formulas hold: at most 8 bits, and a range not far below the step.
+    /// Keeps steps and ranges where the formulas hold: at most 8 bits, and a range not far below the step. What lies outside
+    /// is moved back by a change of both, so that their product stays. If the range alone gave way, the budget, which goes on
+    /// pushing the two apart or together at the end of the widths, would drive the step to infinity or to nothing.
     ///
     /// # Errors
     /// If libtorch fails.
     pub fn clamp(&mut self) -> Result<(), LibtorchError> {
         no_grad(|| {
-            let widest: Vec<f32> = self.groups.iter().map(|g| levels(MAX_BITS, g.signed).log2() as f32).collect();
-            let most = self.log_step.f_add(&Tensor::from_slice(&widest).f_to_device(self.device)?)?;
+            let row = |of: &dyn Fn(&GroupCost) -> f64| -> Result<Tensor, LibtorchError> {
+                let numbers: Vec<f32> = self.groups.iter().map(|g| of(g) as f32).collect();
+                Ok(Tensor::from_slice(&numbers).f_to_device(self.device)?)
+            };
+            let most = row(&|g| levels(MAX_BITS, g.signed).log2())?;
             // Below one step a group is on its way to be dropped; an anchor isn't, and gains nothing from a smaller range.
-            let slack: Vec<f32> = self.groups.iter().map(|g| if g.anchor { 0.0 } else { 2.0 }).collect();
-            let least = self.log_step.f_sub(&Tensor::from_slice(&slack).f_to_device(self.device)?)?;
-            let clamped = self.log_range.f_minimum(&most)?.f_maximum(&least)?;
-            self.log_range.f_copy_(&clamped)?;
+            let least = row(&|g| if g.anchor { 0.0 } else { -2.0 })?;
+            let ratio = self.log_range.f_sub(&self.log_step)?;
+            let back = ratio.f_minimum(&most)?.f_maximum(&least)?.f_sub(&ratio)?.f_mul_scalar(0.5)?;
+            let _ = self.log_range.f_add_(&back)?;
+            let _ = self.log_step.f_sub_(&back)?;
             Ok(())
         })
     }

@@ -113,8 +113,9 @@ fn transforms(
             options.push(Transform::Pca(Pca { basis, inverse: None, mean, position, block: None }));
         }
         if matches!(stage.transform, Wanted::Block | Wanted::Auto) && blocks {
-            let (basis, mean) = (float(&moments.block_basis(stage.block_channels)?)?, float(&moments.mean()?)?);
-            let block = Some(Block::of(&basis, stage.block_channels)?);
+            let (basis, mask) = moments.block_basis(stage.block_channels)?;
+            let (basis, mean) = (float(&basis)?, float(&moments.mean()?)?);
+            let block = Some(Block { channels: stage.block_channels, mask: float(&mask)? });
             options.push(Transform::Pca(Pca { basis, inverse: None, mean, position, block }));
         }
     }
