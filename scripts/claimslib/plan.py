@@ -54,8 +54,9 @@ def _sha256(path, _modified, _size):
     return digest.hexdigest()
 
 
-def recipe_text(path, above=()):
-    """A recipe and what it extends, without comments and empty lines: these change no run."""
+def recipe_text(path, above=(), stages=True):
+    """A recipe and what it extends, without what changes no run: comments, empty lines, and a base's stages where a list of
+    stages replaces them."""
     if path in above:
         raise Problem(f"{shown(path)} extends itself")
     try:
@@ -63,13 +64,18 @@ def recipe_text(path, above=()):
     except OSError as error:
         raise Problem(f"the recipe {shown(path)} can't be read: {error.strerror}") from None
     lines = [line.rstrip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if not stages and "stages:" in lines:
+        start = lines.index("stages:")
+        end = next((n for n in range(start + 1, len(lines)) if not lines[n][0] in " -"), len(lines))
+        lines = lines[:start] + lines[end:]
+    replaces = any(pair[0] == "stages:" and pair[1].lstrip().startswith("- ") for pair in zip(lines, lines[1:]))
     text = "\n".join(lines)
     for line in lines:
         if match := re.match(r"extends:\s*([^#]*)", line):
             for base in match[1].strip(" []").split(","):
                 if not base.strip():
                     raise Problem(f"{shown(path)}: write what it extends on the line of `extends:`")
-                text += "\n---\n" + recipe_text(path.parent / base.strip(" '\""), (*above, path))
+                text += "\n---\n" + recipe_text(path.parent / base.strip(" '\""), (*above, path), stages and not replaces)
     return text
 
 
