@@ -79,6 +79,9 @@ pub struct Compressor {
     device: Device,
 }
 
+/// `log2(qmax/d)` up to which a group counts as one of the least width: 0, and what rounding adds.
+const AT_LEAST: f64 = 0.01;
+
 impl Compressor {
     /// Builds the codecs of `planned` sites of a network.
     ///
@@ -275,11 +278,18 @@ impl Compressor {
         let extra: Vec<f32> = self.groups.iter().map(|g| if g.signed { 1.5 } else { 0.5 }).collect();
         let values = Tensor::from_slice(&values).f_to_device(self.device)?;
         let extra = Tensor::from_slice(&extra).f_to_device(self.device)?;
-        let levels = self.log_range.f_sub(&self.log_step)?.f_exp2()?;
+        let ratio = self.log_range.f_sub(&self.log_step)?;
+        let levels = ratio.f_exp2()?;
         let real = levels.f_add_scalar(1.0)?.f_log2()?.f_add(&extra)?;
         // Straight through the limit: a group at 8 bits must feel the budget, too.
         let over = real.f_detach()?.f_sub_scalar(f64::from(MAX_BITS))?.f_clamp_min(0.0)?;
         let bits = real.f_sub(&over)?;
+        // An anchor at its least width has nothing to give: pushed on, its step would run away.
+        let anchor: Vec<f32> = self.groups.iter().map(|g| f32::from(u8::from(g.anchor))).collect();
+        let anchor = Tensor::from_slice(&anchor).f_to_device(self.device)?;
+        let at_least = ratio.f_detach()?.f_le(AT_LEAST)?.f_logical_and(&anchor)?;
+        let least = extra.f_sub_scalar(0.5)?.f_add_scalar(1.0)?;
+        let bits = least.f_where_self(&at_least, &bits)?;
         Ok(bits.f_mul(&values)?.f_sum(Kind::Float)?.f_add_scalar(self.uncompressed_bits() / self.total_values)?)
     }
 
