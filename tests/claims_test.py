@@ -151,7 +151,9 @@ class Claims(unittest.TestCase):
 
     def test_an_interruption_ends_the_children_and_keeps_what_is_finished(self):
         self.plan(claim("joint", 1), claim("joint", 2, set={"sleep": 60}))
-        process = subprocess.Popen(self.command("run"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        # In the background of a script Ctrl-C is ignored, and stays so in children: not in this one.
+        process = subprocess.Popen(self.command("run"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                   preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
         limit = time.monotonic() + 30
         while not ((self.folder / "runs/joint-2-0").exists() and (self.folder / "runs/joint-1-0/summary.json").exists()):
             self.assertLess(time.monotonic(), limit)

@@ -85,7 +85,7 @@ mod tests {
         for start in [0.0, 12.0] {
             let mut multiplier = Multiplier { value: start };
             let mut excess: f64 = 0.5;
-            for _ in 0..200 {
+            for _ in 0..2000 {
                 excess += 0.1 * ((0.5 - multiplier.slope(excess) / 10.0) - excess);
                 multiplier.ascend(excess);
             }
