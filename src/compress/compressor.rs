@@ -73,6 +73,8 @@ pub struct Compressor {
     /// For each group, the best step of each width, as calibration measured it.
     pub(super) best_steps: Vec<Vec<f64>>,
     dropped: Vec<bool>,
+    /// The least width that each group has had.
+    lowest: Vec<u32>,
     /// Integer widths, once they are frozen.
     pub(super) frozen: Option<Vec<u32>>,
     codec_of_site: Vec<Option<usize>>,
@@ -90,6 +92,7 @@ impl Compressor {
     pub fn new(model: &Model, planned: Vec<PlannedSite>, device: Device) -> Result<Self, LibtorchError> {
         let (mut codecs, mut groups, mut dropped) = (Vec::new(), Vec::new(), Vec::new());
         let (mut log_step, mut log_range, mut best_steps) = (Vec::new(), Vec::new(), Vec::new());
+        let mut lowest = Vec::new();
         let surveyed = model.network.survey().sites.len();
         let mut codec_of_site = vec![None; surveyed];
         for plan in planned {
@@ -101,6 +104,7 @@ impl Compressor {
                 groups.push(GroupCost { signed, values, cost, macs, anchor });
                 dropped.push(group.bits == 0);
                 best_steps.push(group.steps.clone());
+                lowest.push(group.bits);
                 log_step.push(group.step.log2() as f32);
                 log_range.push(group.range.log2() as f32);
             }
@@ -119,6 +123,7 @@ impl Compressor {
             groups,
             best_steps,
             dropped: vec![false; dropped.len()],
+            lowest,
             frozen: None,
             codec_of_site,
             device,
@@ -250,6 +255,7 @@ impl Compressor {
             if let Some(bits) = revival::width(group, gains[g], price) {
                 (steps[g], ranges[g]) = spread(self.best_steps[g][bits as usize], bits, group.signed, g);
                 dropped[g] = false;
+                self.lowest[g] = bits;
                 count += 1;
                 // What the loss says of the group now replaces what calibration expected, or the budget would take it again
                 // at once. Half of a measured cost is what it adds to the loss, and half of the slope what is gained.
@@ -378,11 +384,13 @@ impl Compressor {
         let price = super::freeze::lower(&costs, &mut bits, limit);
         for g in (0..bits.len()).filter(|&g| bits[g] != learned[g] && bits[g] > 0) {
             let signed = self.groups[g].signed;
-            // The step that a full width with the same product of step and range has: spreading keeps that product, so
-            // widths that fall one by one don't narrow the range each time anew.
-            let full = (steps[g] * ranges[g] / levels(learned[g], signed)).sqrt();
-            let change = self.best_steps[g][bits[g] as usize] / self.best_steps[g][learned[g] as usize];
-            (steps[g], ranges[g]) = spread(full * change, bits[g], signed, g);
+            // A group that learns its bit back and loses it again must come out as it went in: only a width that it never
+            // had before changes the product of step and range, by the measured ratio of the best ones.
+            let best = |b: u32| self.best_steps[g][b as usize].powi(2) * levels(b, signed);
+            let change = if bits[g] < self.lowest[g] { best(bits[g]) / best(self.lowest[g]) } else { 1.0 };
+            self.lowest[g] = self.lowest[g].min(bits[g]);
+            let full = (steps[g] * ranges[g] * change / levels(bits[g], signed)).sqrt();
+            (steps[g], ranges[g]) = spread(full, bits[g], signed, g);
         }
         self.set_quantizers(&steps, &ranges)?;
         self.set_dropped(&bits.iter().map(|&b| b == 0).collect::<Vec<_>>())?;
