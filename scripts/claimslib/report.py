@@ -227,7 +227,7 @@ class Chapter:
             rows.append([
                 *start, f"{record['top1']:.2f}", MISSING if is_float else signed(record["top1"] - record["float_top1"]),
                 f"{record['bits_per_value']:.2f}", f"{record['bits_per_value_stored']:.2f}",
-                MISSING if entropy is None else f"{entropy:.2f}", f"{100 * record['dropped_fraction']:.1f}",
+                MISSING if entropy is None else f"{entropy:.2f}", f"{100 * record['dropped_fraction'] + 0.0:.1f}",
                 *extra_macs(record), f"{record['side_information_bytes'] / 1000:.0f}", times, f"`{run.id}`",
             ])
         yield from table(["mode", "target>", "seed>", "top-1>", "to float>", "bits>", "stored>", "entropy>", "dropped>",
