@@ -39,22 +39,14 @@ struct Prepared {
     group: Tensor,
     /// `[kept]`.
     offset: Tensor,
-    side: Side,
+    /// Without a transform dropped channels are carried along: 0 for them, 1 for others, `[channels]`.
+    keep: Option<Tensor>,
+    /// The matrices of the kept coefficients; none without a transform, and those of a learned basis are made at every use.
+    fixed: Option<Matrices>,
+    /// Columns of the kept coefficients: `[kept]`, int64.
+    columns: Tensor,
     /// Columns of the dropped coefficients (channels) and the group of each: `[dropped]`, int64.
     dropped: (Tensor, Tensor),
-}
-
-#[derive(Debug)]
-enum Side {
-    /// Without a transform dropped channels are carried along: 0 for them, 1 for others, `[channels]`.
-    Plain {
-        keep: Tensor,
-    },
-    /// The matrices of the kept coefficients; those of a learned basis are made anew at every use.
-    Fixed(Matrices),
-    Learned {
-        columns: Tensor,
-    },
 }
 
 /// `z = x·analysis + bias`, `x̂ = ẑ·synthesis + μ`.
@@ -76,6 +68,16 @@ impl Matrices {
         let synthesis = inverse.f_index_select(1, columns)?.f_transpose(0, 1)?;
         Ok(Self { analysis, bias, synthesis })
     }
+
+    fn shallow_clone(&self) -> Self {
+        let Self { analysis, bias, synthesis } = self;
+        Self { analysis: analysis.shallow_clone(), bias: bias.shallow_clone(), synthesis: synthesis.shallow_clone() }
+    }
+
+    /// `z` of all rows: `[rows, kept]`.
+    fn analyse(&self, rows: &Tensor) -> Result<Tensor, LibtorchError> {
+        Ok(self.bias.f_addmm(rows, &self.analysis)?)
+    }
 }
 
 /// Steps and ranges of all groups of the network as they enter a forward pass: `[groups]` each, with gradients.
@@ -88,7 +90,7 @@ pub struct Quantizers {
 }
 
 impl SiteCodec {
-    /// A codec with nothing dropped.
+    /// A codec; `dropped[g]` marks those of its groups that are dropped.
     ///
     /// # Errors
     /// If libtorch fails.
@@ -98,10 +100,10 @@ impl SiteCodec {
         signed: bool,
         groups: Vec<Vec<usize>>,
         first_group: usize,
+        dropped: &[bool],
         device: Device,
     ) -> Result<Self, LibtorchError> {
-        let none = vec![false; groups.len()];
-        let prepared = prepare(&site, &transform, signed, &groups, first_group, &none, device)?;
+        let prepared = prepare(&site, &transform, signed, &groups, first_group, dropped, device)?;
         Ok(Self { site, transform, signed, groups, first_group, prepared })
     }
 
@@ -144,9 +146,9 @@ impl SiteCodec {
         let rate = |z: &Tensor, step: &Tensor| -> Result<(), LibtorchError> {
             let levels = z.f_sub(&self.prepared.offset)?.f_div(step)?.f_abs()?;
             let lengths = levels.f_log1p()?.f_sum_dim_intlist([0_i64].as_slice(), false, Kind::Float)?;
-            let stored = match &self.prepared.side {
-                Side::Plain { keep } => lengths.f_mul(keep)?,
-                _ => lengths,
+            let stored = match &self.prepared.keep {
+                Some(keep) => lengths.f_mul(keep)?,
+                None => lengths,
             };
             rates.push(stored.f_sum(Kind::Float)?.f_mul_scalar(std::f64::consts::LOG2_E / images)?);
             Ok(())
@@ -201,14 +203,13 @@ impl SiteCodec {
             seen(z, &step)?;
             quantize(z, &step, &range, &self.prepared.offset, self.signed)
         };
-        let reconstructed = match &self.prepared.side {
-            Side::Plain { .. } => quantized(&rows)?,
+        let reconstructed = match self.matrices()? {
+            None => quantized(&rows)?,
             // Nothing is left to compute: the mean stands for every value.
-            _ if self.kept() == 0 => rows.f_zeros_like()?.f_add(self.transform.mean())?,
-            Side::Fixed(matrices) => self.there_and_back(&rows, matrices, quantized)?,
-            Side::Learned { columns } => {
-                let Transform::Pca(pca) = &self.transform else { return Ok(x.shallow_clone()) };
-                self.there_and_back(&rows, &Matrices::of(pca, columns)?, quantized)?
+            Some(_) if self.kept() == 0 => rows.f_zeros_like()?.f_add(self.transform.mean())?,
+            Some(matrices) => {
+                let quantized = quantized(&matrices.analyse(&rows)?)?;
+                self.transform.mean().f_addmm(&quantized, &matrices.synthesis)?
             }
         };
         let reconstructed = completed(&rows, reconstructed)?;
@@ -221,14 +222,13 @@ impl SiteCodec {
         from_rows(&bounded, x, &self.site)
     }
 
-    fn there_and_back(
-        &self,
-        rows: &Tensor,
-        matrices: &Matrices,
-        quantized: impl FnOnce(&Tensor) -> Result<Tensor, LibtorchError>,
-    ) -> Result<Tensor, LibtorchError> {
-        let z = matrices.bias.f_addmm(rows, &matrices.analysis)?;
-        Ok(self.transform.mean().f_addmm(&quantized(&z)?, &matrices.synthesis)?)
+    /// The matrices of the kept coefficients; none without a transform.
+    fn matrices(&self) -> Result<Option<Matrices>, LibtorchError> {
+        match (&self.transform, &self.prepared.fixed) {
+            (Transform::None { .. }, _) => Ok(None),
+            (Transform::Pca(_), Some(fixed)) => Ok(Some(fixed.shallow_clone())),
+            (Transform::Pca(pca), None) => Matrices::of(pca, &self.prepared.columns).map(Some),
+        }
     }
 
     /// Coefficients that are computed and quantized (or, without a transform, all channels).
@@ -246,13 +246,9 @@ impl SiteCodec {
         if self.kept() == 0 {
             return Ok((rows.f_narrow(1, 0, 0)?, &self.prepared.group));
         }
-        let z = match (&self.prepared.side, &self.transform) {
-            (Side::Learned { columns }, Transform::Pca(pca)) => {
-                let matrices = Matrices::of(pca, columns)?;
-                matrices.bias.f_addmm(&rows, &matrices.analysis)?
-            }
-            (Side::Fixed(matrices), _) => matrices.bias.f_addmm(&rows, &matrices.analysis)?,
-            _ => rows,
+        let z = match self.matrices()? {
+            Some(matrices) => matrices.analyse(&rows)?,
+            None => rows,
         };
         let (step, range) = self.per_column(quantizers)?;
         let high = range.f_div(&step)?;
@@ -265,9 +261,9 @@ impl SiteCodec {
     fn per_column(&self, quantizers: &Quantizers) -> Result<(Tensor, Tensor), LibtorchError> {
         let step = quantizers.step.f_index_select(0, &self.prepared.group)?;
         let range = quantizers.range.f_index_select(0, &self.prepared.group)?;
-        Ok(match &self.prepared.side {
-            Side::Plain { keep } => (step, range.f_mul(keep)?),
-            _ => (step, range),
+        Ok(match &self.prepared.keep {
+            Some(keep) => (step, range.f_mul(keep)?),
+            None => (step, range),
         })
     }
 }
@@ -309,7 +305,8 @@ fn prepare(
         let group = indices(chosen.iter().map(|&(g, _)| (first_group + g) as i64).collect())?;
         Ok((columns, group))
     };
-    let gone = of(&|g| dropped[g])?;
+    let (columns, group_of_column) = of(&|g| !dropped[g])?;
+    let dropped_columns = of(&|g| dropped[g])?;
     match transform {
         Transform::None { mean } => {
             let mut of_channel = vec![0_usize; site.channels()];
@@ -322,18 +319,13 @@ fn prepare(
             let least = if signed { 0.0 } else { site.lower_bound.unwrap_or(0.0) };
             let of_dropped = mean.f_mul(&keep.f_neg()?.f_add_scalar(1.0)?)?;
             let offset = of_dropped.f_add(&keep.f_mul_scalar(least)?)?;
-            Ok(Prepared { group, offset, side: Side::Plain { keep }, dropped: gone })
+            Ok(Prepared { group, offset, keep: Some(keep), fixed: None, columns, dropped: dropped_columns })
         }
         Transform::Pca(pca) => {
-            let (columns, group) = of(&|g| !dropped[g])?;
             let offset = Tensor::f_zeros([columns.numel() as i64], (Kind::Float, device))?;
-            let side = if pca.is_learned() {
-                Side::Learned { columns }
-            } else {
-                // In the very layout of a learned basis, so that a saved one gives the same digits when it is fixed.
-                Side::Fixed(Matrices::of(pca, &columns)?)
-            };
-            Ok(Prepared { group, offset, side, dropped: gone })
+            // In the very layout of a learned basis, so that a saved one gives the same digits when it is fixed.
+            let fixed = (!pca.is_learned()).then(|| Matrices::of(pca, &columns)).transpose()?;
+            Ok(Prepared { group: group_of_column, offset, keep: None, fixed, columns, dropped: dropped_columns })
         }
     }
 }

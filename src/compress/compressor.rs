@@ -5,7 +5,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 use super::codec::{Quantizers, SiteCodec};
 use super::freeze::{GroupCost, Limits};
-use super::quantizer::{MAX_BITS, inferred_bits, is_void, levels, spread};
+use super::quantizer::{MAX_BITS, inferred_bits, is_void, least_bits, levels, spread};
 use super::revival;
 use super::transform::Transform;
 use crate::libtorch::{LibtorchError, Position};
@@ -81,6 +81,13 @@ pub struct Compressor {
     device: Device,
 }
 
+/// Steps, ranges and widths of all groups at one moment.
+struct Numbers {
+    steps: Vec<f64>,
+    ranges: Vec<f64>,
+    bits: Vec<u32>,
+}
+
 /// `log2(qmax/d)` up to which a group counts as one of the least width: 0, and what rounding adds.
 const AT_LEAST: f64 = 0.01;
 
@@ -110,26 +117,31 @@ impl Compressor {
             }
             codec_of_site[plan.site.index] = Some(codecs.len());
             let members = plan.groups.into_iter().map(|g| g.members).collect();
-            codecs.push(SiteCodec::new(plan.site, plan.transform, plan.signed, members, first_group, device)?);
+            let (transform, own) = (plan.transform, &dropped[first_group..]);
+            codecs.push(SiteCodec::new(plan.site, transform, plan.signed, members, first_group, own, device)?);
         }
         let leaf = |values: &[f32]| -> Result<Tensor, LibtorchError> {
             Ok(Tensor::from_slice(values).f_to_device(device)?.f_set_requires_grad(true)?)
         };
-        let mut compressor = Self {
+        Ok(Self {
             log_step: leaf(&log_step)?,
             log_range: leaf(&log_range)?,
             total_values: model.values() as f64,
             codecs,
             groups,
             best_steps,
-            dropped: vec![false; dropped.len()],
+            dropped,
             lowest,
             frozen: None,
             codec_of_site,
             device,
-        };
-        compressor.set_dropped(&dropped)?;
-        Ok(compressor)
+        })
+    }
+
+    /// A number for each group, on the device: `[groups]`.
+    fn row(&self, of: impl Fn(usize, &GroupCost) -> f64) -> Result<Tensor, LibtorchError> {
+        let numbers: Vec<f32> = self.groups.iter().enumerate().map(|(index, group)| of(index, group) as f32).collect();
+        Ok(Tensor::from_slice(&numbers).f_to_device(self.device)?)
     }
 
     /// Steps and ranges for one forward pass, with gradients to [`Self::log_step`] and (before freezing)
@@ -141,14 +153,9 @@ impl Compressor {
         let step = self.log_step.f_exp2()?;
         let range = match &self.frozen {
             None => self.log_range.f_exp2()?,
-            Some(bits) => step.f_mul(&self.levels_of(bits)?)?,
+            Some(bits) => step.f_mul(&self.row(|index, g| levels(bits[index], g.signed))?)?,
         };
         Ok(Quantizers { step, range })
-    }
-
-    fn levels_of(&self, bits: &[u32]) -> Result<Tensor, LibtorchError> {
-        let levels: Vec<f32> = bits.iter().zip(&self.groups).map(|(&b, g)| levels(b, g.signed) as f32).collect();
-        Ok(Tensor::from_slice(&levels).f_to_device(self.device)?)
     }
 
     /// The hook of a site: what replaces `x`, if this is the side on which the site's codec stands.
@@ -248,7 +255,7 @@ impl Compressor {
     /// If libtorch fails.
     pub fn revive(&mut self, gains: &[f64], price: f64) -> Result<usize, LibtorchError> {
         let mut dropped = self.dropped.clone();
-        let (mut steps, mut ranges) = self.steps_and_ranges()?;
+        let Numbers { mut steps, mut ranges, .. } = self.numbers()?;
         let mut count = 0;
         for g in (0..gains.len()).filter(|&g| self.dropped[g]) {
             let group = &self.groups[g];
@@ -279,11 +286,8 @@ impl Compressor {
     /// # Errors
     /// If libtorch fails.
     pub fn differentiable_bits(&self) -> Result<Tensor, LibtorchError> {
-        let share = |g: &GroupCost, dropped: bool| if dropped { 0.0 } else { (g.values / self.total_values) as f32 };
-        let values: Vec<f32> = self.groups.iter().zip(&self.dropped).map(|(g, &d)| share(g, d)).collect();
-        let extra: Vec<f32> = self.groups.iter().map(|g| if g.signed { 1.5 } else { 0.5 }).collect();
-        let values = Tensor::from_slice(&values).f_to_device(self.device)?;
-        let extra = Tensor::from_slice(&extra).f_to_device(self.device)?;
+        let values = self.row(|index, g| if self.dropped[index] { 0.0 } else { g.values / self.total_values })?;
+        let extra = self.row(|_, g| if g.signed { 1.5 } else { 0.5 })?;
         let ratio = self.log_range.f_sub(&self.log_step)?;
         let levels = ratio.f_exp2()?;
         let real = levels.f_add_scalar(1.0)?.f_log2()?.f_add(&extra)?;
@@ -291,10 +295,9 @@ impl Compressor {
         let over = real.f_detach()?.f_sub_scalar(f64::from(MAX_BITS))?.f_clamp_min(0.0)?;
         let bits = real.f_sub(&over)?;
         // An anchor at its least width has nothing to give: pushed on, its step would run away.
-        let anchor: Vec<f32> = self.groups.iter().map(|g| f32::from(u8::from(g.anchor))).collect();
-        let anchor = Tensor::from_slice(&anchor).f_to_device(self.device)?;
+        let anchor = self.row(|_, g| f64::from(u8::from(g.anchor)))?;
         let at_least = ratio.f_detach()?.f_le(AT_LEAST)?.f_logical_and(&anchor)?;
-        let least = extra.f_sub_scalar(0.5)?.f_add_scalar(1.0)?;
+        let least = self.row(|_, g| f64::from(least_bits(g.signed)))?;
         let bits = least.f_where_self(&at_least, &bits)?;
         Ok(bits.f_mul(&values)?.f_sum(Kind::Float)?.f_add_scalar(self.uncompressed_bits() / self.total_values)?)
     }
@@ -305,16 +308,22 @@ impl Compressor {
         (self.total_values - covered) * 32.0
     }
 
-    /// Steps and ranges as numbers.
-    ///
-    /// # Errors
-    /// If libtorch fails.
-    pub fn steps_and_ranges(&self) -> Result<(Vec<f64>, Vec<f64>), LibtorchError> {
+    /// The groups as they stand now, fetched from the device once.
+    fn numbers(&self) -> Result<Numbers, LibtorchError> {
         let now = no_grad(|| self.quantizers())?;
         let numbers = |t: &Tensor| -> Result<Vec<f64>, LibtorchError> {
             Ok(Vec::<f64>::try_from(t.f_to_kind(Kind::Double)?.f_to_device(Device::Cpu)?)?)
         };
-        Ok((numbers(&now.step)?, numbers(&now.range)?))
+        let (steps, ranges) = (numbers(&now.step)?, numbers(&now.range)?);
+        let infer = |g: usize| match self.dropped[g] {
+            true => 0,
+            false => inferred_bits(steps[g], ranges[g], self.groups[g].signed),
+        };
+        let bits = match &self.frozen {
+            Some(bits) => bits.clone(),
+            None => (0..self.groups.len()).map(infer).collect(),
+        };
+        Ok(Numbers { steps, ranges, bits })
     }
 
     /// Width of each group: frozen, or inferred from step and range; 0 if dropped.
@@ -322,15 +331,7 @@ impl Compressor {
     /// # Errors
     /// If libtorch fails.
     pub fn bits(&self) -> Result<Vec<u32>, LibtorchError> {
-        if let Some(bits) = &self.frozen {
-            return Ok(bits.clone());
-        }
-        let (steps, ranges) = self.steps_and_ranges()?;
-        let infer = |g: usize| match self.dropped[g] {
-            true => 0,
-            false => inferred_bits(steps[g], ranges[g], self.groups[g].signed),
-        };
-        Ok((0..self.groups.len()).map(infer).collect())
+        Ok(self.numbers()?.bits)
     }
 
     /// Bits per value of the original activation tensors, as they stand now.
@@ -347,8 +348,7 @@ impl Compressor {
     /// # Errors
     /// If libtorch fails.
     pub fn groups_now(&self) -> Result<Vec<Vec<GroupNow>>, LibtorchError> {
-        let bits = self.bits()?;
-        let (steps, ranges) = self.steps_and_ranges()?;
+        let Numbers { steps, ranges, bits } = self.numbers()?;
         let of_codec = |codec: &SiteCodec| {
             let groups = codec.groups.iter().enumerate().map(|(index, members)| {
                 let g = codec.first_group + index;
@@ -369,11 +369,10 @@ impl Compressor {
     /// If libtorch fails.
     pub fn follow(&mut self, allowed: f64) -> Result<Option<f64>, LibtorchError> {
         let limit = allowed * self.total_values - self.uncompressed_bits();
-        let learned = self.bits()?;
+        let Numbers { mut steps, mut ranges, bits: learned } = self.numbers()?;
         if super::freeze::total_bits(&self.groups, &learned) <= limit {
             return Ok(None);
         }
-        let (mut steps, mut ranges) = self.steps_and_ranges()?;
         let void = |g: usize| is_void(steps[g], ranges[g]) && !self.groups[g].anchor;
         let mut costs = self.groups.clone();
         for (g, cost) in costs.iter_mut().enumerate().filter(|(g, _)| void(*g)) {
@@ -426,13 +425,9 @@ impl Compressor {
     /// If libtorch fails.
     pub fn clamp(&mut self) -> Result<(), LibtorchError> {
         no_grad(|| {
-            let row = |of: &dyn Fn(&GroupCost) -> f64| -> Result<Tensor, LibtorchError> {
-                let numbers: Vec<f32> = self.groups.iter().map(|g| of(g) as f32).collect();
-                Ok(Tensor::from_slice(&numbers).f_to_device(self.device)?)
-            };
-            let most = row(&|g| levels(MAX_BITS, g.signed).log2())?;
+            let most = self.row(|_, g| levels(MAX_BITS, g.signed).log2())?;
             // Below one step a group is on its way to be dropped; an anchor isn't, and gains nothing from a smaller range.
-            let least = row(&|g| if g.anchor { 0.0 } else { -2.0 })?;
+            let least = self.row(|_, g| if g.anchor { 0.0 } else { -2.0 })?;
             let ratio = self.log_range.f_sub(&self.log_step)?;
             let back = ratio.f_minimum(&most)?.f_maximum(&least)?.f_sub(&ratio)?.f_mul_scalar(0.5)?;
             let _ = self.log_range.f_add_(&back)?;
@@ -448,10 +443,10 @@ impl Compressor {
     /// # Errors
     /// If libtorch fails.
     pub fn freeze(&mut self, target: f64, max_macs: f64) -> Result<f64, LibtorchError> {
-        let learned = self.bits()?;
+        let learned = self.numbers()?;
         let limits = Limits { bits: target * self.total_values - self.uncompressed_bits(), macs: max_macs };
-        let bits = super::freeze::meet_budget(&self.groups, &learned, limits);
-        self.freeze_at(bits)
+        let bits = super::freeze::meet_budget(&self.groups, &learned.bits, limits);
+        self.freeze_at(bits, &learned)
     }
 
     /// Freezes the widths as they stand. Returns the bits per value.
@@ -459,16 +454,15 @@ impl Compressor {
     /// # Errors
     /// If libtorch fails.
     pub fn freeze_as_planned(&mut self) -> Result<f64, LibtorchError> {
-        let bits = self.bits()?;
-        self.freeze_at(bits)
+        let planned = self.numbers()?;
+        self.freeze_at(planned.bits.clone(), &planned)
     }
 
-    fn freeze_at(&mut self, bits: Vec<u32>) -> Result<f64, LibtorchError> {
-        let learned = self.bits()?;
-        let (_, ranges) = self.steps_and_ranges()?;
+    fn freeze_at(&mut self, bits: Vec<u32>, learned: &Numbers) -> Result<f64, LibtorchError> {
+        let ranges = &learned.ranges;
         let best_range = |g: usize, b: u32| self.best_steps[g][b as usize] * levels(b, self.groups[g].signed);
         let steps: Vec<f32> = (0..bits.len())
-            .map(|g| match (learned[g], bits[g]) {
+            .map(|g| match (learned.bits[g], bits[g]) {
                 (_, 0) => ranges[g].log2() as f32,
                 (before, b) => {
                     let change = if before == b { 1.0 } else { best_range(g, b) / best_range(g, before) };
@@ -485,12 +479,15 @@ impl Compressor {
     /// Extra multiply-accumulates of the transforms for one image, `kept·channels·positions` there and back; `folded`:
     /// without what folds into a neighbouring layer.
     pub fn extra_macs(&self, folded: bool) -> f64 {
-        let of = |codec: &SiteCodec| {
-            let alive = codec.groups.iter().enumerate().filter(|(g, _)| !self.dropped[codec.first_group + g]);
-            let kept: usize = alive.map(|(_, members)| members.len()).sum();
-            kept as f64 * macs_per_coefficient(&codec.site, &codec.transform, folded)
-        };
+        let of =
+            |codec: &SiteCodec| self.kept(codec) as f64 * macs_per_coefficient(&codec.site, &codec.transform, folded);
         self.codecs.iter().map(of).sum()
+    }
+
+    /// Coefficients of a codec that are not dropped.
+    fn kept(&self, codec: &SiteCodec) -> usize {
+        let alive = codec.groups.iter().enumerate().filter(|(g, _)| !self.dropped[codec.first_group + g]);
+        alive.map(|(_, members)| members.len()).sum()
     }
 
     /// Bytes of side information: means and the non-zero entries of kept basis vectors in float32, the group of each
@@ -498,14 +495,12 @@ impl Compressor {
     pub fn side_information_bytes(&self) -> u64 {
         let of = |codec: &SiteCodec| {
             let channels = codec.site.channels();
-            let alive = codec.groups.iter().enumerate().filter(|(g, _)| !self.dropped[codec.first_group + g]);
-            let kept: usize = alive.map(|(_, members)| members.len()).sum();
             let basis = match &codec.transform {
                 Transform::None { .. } => 0,
                 Transform::Pca(pca) => {
                     let matrices = if pca.inverse.is_some() { 2 } else { 1 };
                     let places = if pca.block.is_some() { 2 * channels } else { 0 };
-                    4 * matrices * pca.vector_length() * kept + places
+                    4 * matrices * pca.vector_length() * self.kept(codec) + places
                 }
             };
             (basis + 4 * channels + channels + 8 * codec.groups.len()) as u64

@@ -1,8 +1,8 @@
 //! A site's transform: none, or principal components, whose basis may learn.
 //!
 //! `z = Vᵀ(x − μ)`, `x̂ = W·Q(z) + μ`. Calibration starts with `V = W = U`, the eigenvectors of the channels' covariance. A
-//! learned basis is tied (`W = V`, one matrix that need not stay orthonormal) or has both matrices learn apart (as the projections of
-//! arXiv 2110.08828 do). A block-diagonal basis keeps its zeros.
+//! learned basis is tied (`W = V`, one matrix that need not stay orthonormal) or has both matrices learn apart (as the
+//! projections of arXiv 2110.08828 do). A block-diagonal basis keeps its zeros.
 
 use tch::Tensor;
 

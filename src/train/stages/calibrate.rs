@@ -76,10 +76,11 @@ fn calibrate(session: &mut Session<'_>, stage: &CalibrateStage) -> Result<(), Tr
     let groups = starts(stage, &sites, &candidates, &plan, start);
     let device = session.device;
     let mut planned = Vec::with_capacity(sites.len());
-    for (((site, options), (choice, _)), groups) in sites.into_iter().zip(options).zip(&plan.sites).zip(groups) {
+    let decided = plan.sites.iter().zip(&candidates).zip(groups);
+    for ((site, options), (((choice, _), measured), groups)) in sites.into_iter().zip(options).zip(decided) {
         let mut options = options;
         let transform = options.swap_remove(*choice);
-        let signed = !matches!(transform, Transform::None { .. }) || site.lower_bound.is_none();
+        let signed = measured.transforms[*choice].distortion.signed;
         planned.push(PlannedSite { site, transform: learnable(transform, stage.basis)?, signed, groups });
     }
     let mut compressor = Compressor::new(&session.model, planned, device)?;
