@@ -7,7 +7,7 @@ use super::fit::{Loss, Phase};
 use super::session::Session;
 use crate::compress::budget::{Budget, FALL, Multiplier};
 use crate::compress::compressor::Compressor;
-use crate::recipe::BatchNorm;
+use crate::recipe::{BatchNorm, SearchStage};
 use crate::report::Event;
 
 /// How often a search asks which dropped groups the loss wants back.
@@ -77,8 +77,10 @@ pub struct FallingBudget {
 }
 
 impl FallingBudget {
-    /// Starts with λ = 0. `revival`: the search, if dropped groups may come back.
-    pub fn new(budget: Budget, revival: Option<Phase>) -> Self {
+    /// The budget of a search that trains as `phase` says; starts with λ = 0.
+    pub fn new(stage: &SearchStage, phase: &Phase) -> Self {
+        let budget = Budget { start: stage.start_bits, target: stage.target_bits, anneal: stage.anneal };
+        let revival = stage.revival.then(|| phase.clone());
         let (multiplier, state) = (Multiplier::default(), BudgetState::default());
         Self { budget, multiplier, excess: 0.0, state, revival, probes: 0, price: f64::INFINITY }
     }

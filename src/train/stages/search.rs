@@ -1,6 +1,5 @@
 //! The dynamic bit-width search: weights, steps and ranges learn while the budget falls; then the widths are frozen.
 
-use crate::compress::budget::Budget;
 use crate::recipe::SearchStage;
 use crate::train::error::TrainError;
 use crate::train::fit::{Phase, fit};
@@ -13,8 +12,7 @@ use crate::train::session::Session;
 /// If the network, the data or a sink fail, or the training diverges.
 pub fn carry_out(session: &mut Session<'_>, stage: &SearchStage, index: usize) -> Result<(), TrainError> {
     let phase = Phase::retraining("search", index, &stage.retraining(), false);
-    let budget = Budget { start: stage.start_bits, target: stage.target_bits, anneal: stage.anneal };
-    fit(session, &phase, &mut FallingBudget::new(budget, stage.revival.then(|| phase.clone())))?;
+    fit(session, &phase, &mut FallingBudget::new(stage, &phase))?;
     let macs = session.model.macs;
     let max_macs = session.recipe.calibrate().map_or(f64::INFINITY, |calibrate| calibrate.max_macs(macs));
     if let Some(compressor) = &mut session.compressor {
