@@ -49,7 +49,7 @@ fn a_few_rows_as_a_table_without_memory() {
         bench(&["--steps", "1", "--rows", "joint", "--transform", "auto", "--distillation", "--no-memory"]).fine();
     let lines: Vec<&str> = text.lines().collect();
     assert!(lines[0].starts_with("tiny-scripted · 3x32x32, batch 4 · cpu"), "{text}");
-    assert!(lines[0].ends_with("1 rounds, with the float network beside"), "{text}");
+    assert!(lines[0].ends_with("1 round, with the float network beside"), "{text}");
     assert!(lines[3].starts_with("float") && lines[4].starts_with("joint") && lines.len() == 5, "{text}");
 }
 
@@ -79,17 +79,17 @@ fn a_driver_sets_the_pace() {
 
 #[test]
 fn wrong_input_is_told_before_anything_is_measured() {
-    let row = bench(&["--rows", "float,jiont"]);
-    row.refused(2, &["there is no row `jiont` (did you mean `joint`?)", "joint-target"]);
-    bench(&["--batch", "0"]).refused(2, &["'0' for '--batch <N>'", "1..=65536"]);
-    bench(&["--target-bits", "9"]).refused(2, &["above 0 and at most 8"]);
-    bench(&["--max-mac-overhead", "-1"]).refused(2, &["--max-mac-overhead"]);
-    bench(&["--input", "3x9"]).refused(2, &["3x9"]);
+    let tiny = ["bench", "tests/fixtures/tiny-scripted.pt", "--input", "3x32x32"];
+    let refused = |extra: &[&str], causes: &[&str]| dimbit(&[&tiny, extra].concat()).refused(2, causes);
+    refused(&["--rows", "float,jiont"], &["there is no row `jiont` (did you mean `joint`?)", "joint-target"]);
+    refused(&["--batch", "0"], &["'0' for '--batch <N>'", "1..=65536"]);
+    refused(&["--steps", "0"], &["'0' for '--steps <N>'"]);
+    refused(&["--target-bits", "9"], &["above 0 and at most 8"]);
+    refused(&["--max-mac-overhead=-1"], &["a percentage is a number from 0 on"]);
+    dimbit(&["bench", tiny[1], "--input", "3x9"]).refused(2, &["`3x9` is not an input shape"]);
+    dimbit(&["bench", tiny[1], "--input", "2x32x32"]).refused(1, &["[1, 2, 32, 32]"]);
     dimbit(&["bench", "no-such.pt", "--input", "3x32x32"]).refused(1, &["no-such.pt"]);
-    let two_channels = fixture("tiny-scripted.pt");
-    dimbit(&["bench", two_channels.to_str().unwrap(), "--input", "2x32x32"]).refused(1, &["3"]);
-    let no_sites = fixture("no-sites.pt");
-    dimbit(&["bench", no_sites.to_str().unwrap(), "--input", "3x32x32"]).refused(1, &["activation"]);
+    dimbit(&["bench", "tests/fixtures/no-sites.pt", "--input", "3x32x32"]).refused(1, &["activation"]);
 }
 
 #[test]

@@ -5,6 +5,8 @@ import os
 import re
 from statistics import median, quantiles
 
+from claimslib.words import plural
+
 FLOAT = "pytorch-float"
 BEGIN, END = "<!-- bench-peers: begin -->", "<!-- bench-peers: end -->"
 
@@ -46,8 +48,8 @@ def markdown(results):
     """The results as a paragraph and tables."""
     how = results["measured"]
     parts = [
-        f"{how['machine']}, {how['threads']} threads, batch {how['batch']}, {how['size']}×{how['size']} pixels, "
-        f"{how['rounds']} rounds; PyTorch {how['torch']}, torchvision {how['torchvision']}, Brevitas {how['brevitas']}; "
+        f"{how['machine']}, {plural(how['threads'], 'thread')}, batch {how['batch']}, {how['size']}×{how['size']} pixels, "
+        f"{plural(how['rounds'], 'round')}; PyTorch {how['torch']}, torchvision {how['torchvision']}, Brevitas {how['brevitas']}; "
         f"dimbit {how['dimbit']}, `--transform {how['transform']} --target-bits {how['target_bits']}`."
     ]
     for network in results["networks"]:

@@ -79,7 +79,7 @@ class Row:
         with torch.no_grad():
             network(images)
         self.sites = [module for module in network.modules() if isinstance(module, PcaGroups)]
-        self.start_bits = sum(float(site.bits()) for site in self.sites)
+        self.start_bits = sum(float(site.bits().detach()) for site in self.sites)
         learned = [parameter for parameter in network.parameters() if id(parameter) not in known]
         self.optimizers = [torch.optim.SGD(weights, lr=0.01, momentum=0.9, weight_decay=5e-4)]
         if learned:

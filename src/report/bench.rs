@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::format::count;
 use super::layout::{Align, Grid};
 
 /// Step times and peaks of memory of several rows over one network.
@@ -16,7 +17,7 @@ pub struct BenchReport {
     /// `cpu` or `cuda:N`.
     pub device: String,
     /// Threads of libtorch on the CPU.
-    pub threads: i32,
+    pub threads: usize,
     /// Rounds that counted.
     pub steps: usize,
     /// Whether the compressed rows ran a float network beside their own.
@@ -83,15 +84,15 @@ pub fn bench_table(report: &BenchReport) -> String {
             format!("{:.1} %", row.extra_macs_percent),
         ]);
     }
-    let threads = if report.device == "cpu" { format!(", {} threads", report.threads) } else { String::new() };
+    let threads = if report.device == "cpu" { format!(", {}", count(report.threads, "thread")) } else { String::new() };
     let teacher = if report.distillation { ", with the float network beside" } else { "" };
     format!(
-        "{} · {}, batch {} · {}{threads} · {} rounds{teacher}\n{}",
+        "{} · {}, batch {} · {}{threads} · {}{teacher}\n{}",
         report.network,
         report.input,
         report.batch,
         report.device,
-        report.steps,
+        count(report.steps, "round"),
         grid.render()
     )
 }

@@ -143,7 +143,7 @@ pub fn bench<E: From<TrainError>>(
             Device::Cuda(index) => format!("cuda:{index}"),
             _ => "cpu".to_owned(),
         },
-        threads: tch::get_num_threads(),
+        threads: usize::try_from(tch::get_num_threads()).unwrap_or(1),
         steps: options.steps,
         distillation: options.distillation,
         rows: found,

@@ -118,7 +118,8 @@ impl<'a> Subject<'a> {
         Ok(BenchRow {
             name: self.row.to_string(),
             bits_per_value: compressor.map(Compressor::bits_per_value).transpose()?.unwrap_or(32.0),
-            dropped_fraction: dropped / model.values() as f64,
+            // The sum of nothing is a negative zero.
+            dropped_fraction: dropped.abs() / model.values() as f64,
             extra_macs_percent: compressor.map_or(0.0, |c| 100.0 * c.extra_macs(false) / model.macs as f64),
             ..BenchRow::default()
         })
