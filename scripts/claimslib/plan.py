@@ -54,8 +54,9 @@ def _sha256(path, _modified, _size):
     return digest.hexdigest()
 
 
-def recipe_text(path, above=()):
-    """A recipe and what it extends, without comments and empty lines: these change no run."""
+def recipe_text(path, above=(), stages=True):
+    """A recipe and what it extends, without what changes no run: comments, empty lines, and a base's stages where a list of
+    stages replaces them."""
     if path in above:
         raise Problem(f"{shown(path)} extends itself")
     try:
@@ -63,13 +64,18 @@ def recipe_text(path, above=()):
     except OSError as error:
         raise Problem(f"the recipe {shown(path)} can't be read: {error.strerror}") from None
     lines = [line.rstrip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if not stages and "stages:" in lines:
+        start = lines.index("stages:")
+        end = next((n for n in range(start + 1, len(lines)) if not lines[n][0] in " -"), len(lines))
+        lines = lines[:start] + lines[end:]
+    replaces = any(pair[0] == "stages:" and pair[1].lstrip().startswith("- ") for pair in zip(lines, lines[1:]))
     text = "\n".join(lines)
     for line in lines:
         if match := re.match(r"extends:\s*([^#]*)", line):
             for base in match[1].strip(" []").split(","):
                 if not base.strip():
                     raise Problem(f"{shown(path)}: write what it extends on the line of `extends:`")
-                text += "\n---\n" + recipe_text(path.parent / base.strip(" '\""), (*above, path))
+                text += "\n---\n" + recipe_text(path.parent / base.strip(" '\""), (*above, path), stages and not replaces)
     return text
 
 
@@ -140,6 +146,15 @@ class Run:
 
     def command(self, binary="target/release/dimbit"):
         return [binary, "run", *self.arguments(), "--out", shown(self.folder)]
+
+    def command_line(self):
+        """The same for a shell. The number of threads is part of it: another one changes a result's last bits."""
+        return "OMP_NUM_THREADS=1 " + shlex.join(map(str, self.command()))
+
+    @property
+    def sets(self):
+        """What the plan adds to the mode's own recipe and target, as `key=value`."""
+        return [f"{key}={as_yaml(value)}" for key, value in self.varied.items()]
 
     def identity(self):
         """What a finished run must agree with: nothing else changes its result, but its float network and dimbit."""
@@ -230,9 +245,9 @@ class Plan:
                   settings, entry["target"], seed, entry["purpose"], entry.get("note", ""),
                   self.folder / entry["id"], self.floats[entry["network"]].float_file, varied, default)
         if run.purpose == "claim":
+            for other in self.claims.values():
+                if (other.network, other.mode, other.target) == (run.network, run.mode, run.target):
+                    if (other.varied, other.recipe) != (run.varied, run.recipe):
+                        refuse(f"{other.id} is the same point with another seed, so `set` and `recipe` must be the same, too")
             self.claims[point] = run
         return run
-
-
-def as_text(command):
-    return shlex.join(map(str, command))

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from .plan import FLOAT, ROOT, Problem, as_text, shown
+from .plan import FLOAT, ROOT, Problem, sha256_of_file, shown
 from .records import write_atomically
 from .words import duration, plural
 
@@ -40,9 +40,12 @@ def carry_out(plan, records, options):
     finished = {run.id for run in wanted if records.standing(run).folder}
     # With its float network, all that a network's runs were started from changes, or may change.
     waiting = [run for run in wanted if not {run.id, plan.floats[run.network.id].id} <= finished]
+    # Better now than after hours.
+    for run in waiting:
+        refuse_hand_made(run)
     if options.dry_run:
         for run in waiting:
-            print(as_text(run.command()))
+            print(run.command_line())
         print(f"{plural(len(waiting), 'run')} of {len(wanted)} to do")
         return 0
     if not waiting:
@@ -78,7 +81,7 @@ def prepare(plan, networks):
 class Runner:
     def __init__(self, plan, records, options, binary, lock):
         self.plan, self.records, self.options, self.binary, self.lock = plan, records, options, binary, lock
-        self.machine = options.machine or machine()
+        self.machine, self.build = options.machine or machine(), build(binary)
         self.jobs, self.failed = [], []
 
     def run(self, waiting):
@@ -98,7 +101,7 @@ class Runner:
                 for job in [job for job in self.jobs if job.process.poll() is not None]:
                     self.jobs.remove(job)
                     self.end(job)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Problem):
             for one in handlers:
                 signal.signal(one, signal.SIG_IGN)
             self.stop()
@@ -141,8 +144,9 @@ class Runner:
         return None
 
     def start(self, run):
+        refuse_hand_made(run)
         shutil.rmtree(run.folder, ignore_errors=True)
-        stamp = {**run.identity(), "machine": self.machine, "jobs": self.options.jobs}
+        stamp = {**run.identity(), **self.build, "machine": self.machine, "jobs": self.options.jobs}
         write_atomically(run.stamp, json.dumps(stamp, indent=1) + "\n")
         with open(run.log, "wb") as log:
             # In a session of its own, so that Ctrl-C reaches it through `stop` alone. It holds the lock, too: whatever
@@ -200,6 +204,24 @@ class Runner:
 
 def interrupt(_number, _frame):
     raise KeyboardInterrupt
+
+
+def refuse_hand_made(run):
+    """What this script didn't make it doesn't remove."""
+    if run.folder.exists() and not run.stamp.exists():
+        raise Problem(f"{shown(run.folder)} is not of this script, as there is no {shown(run.stamp)}, and is not removed; "
+                      "move it away, or remove it if it may be lost, and start again")
+
+
+def build(binary):
+    """What tells builds apart; the commit is the project's, which the binary need not be of, hence its hash."""
+    try:
+        describe = ["git", "describe", "--always", "--dirty", "--abbrev=7"]
+        result = subprocess.run(describe, cwd=ROOT, capture_output=True, text=True, errors="replace")
+        commit = result.stdout.strip() if result.returncode == 0 else None
+    except OSError:
+        commit = None
+    return {"git_commit": commit, "binary_sha256": sha256_of_file(Path(binary))}
 
 
 def machine():

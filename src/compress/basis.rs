@@ -93,15 +93,16 @@ impl Moments {
     }
 
     /// Block-diagonal principal components: blocks of at most `size` channels that vary together, each with the
-    /// eigenvectors of its own covariance. `[channels, channels]`; a column has its non-zero entries at its block's channels.
+    /// eigenvectors of its own covariance. `[channels, channels]`; a column has its non-zero entries at its block's
+    /// channels, where the second tensor of the same shape is 1 and not 0.
     ///
     /// # Errors
     /// If an eigendecomposition does not converge.
-    pub fn block_basis(&self, size: usize) -> Result<Tensor, LibtorchError> {
+    pub fn block_basis(&self, size: usize) -> Result<(Tensor, Tensor), LibtorchError> {
         let covariance = self.covariance()?;
         let channels = covariance.size()[0];
         let numbers = Vec::<f64>::try_from(covariance.f_reshape([-1])?.f_to_device(Device::Cpu)?)?;
-        let basis = covariance.f_zeros_like()?;
+        let (basis, mask) = (covariance.f_zeros_like()?, covariance.f_zeros_like()?);
         let mut column = 0_i64;
         for block in blocks(&numbers, channels as usize, size) {
             let members: Vec<i64> = block.iter().map(|&c| c as i64).collect();
@@ -109,12 +110,14 @@ impl Moments {
             let inner = covariance.f_index_select(0, &members)?.f_index_select(1, &members)?;
             let vectors = eigenvectors(&inner)?;
             let width = vectors.size()[0];
-            let mut place = basis.f_narrow(1, column, width)?;
-            let filled = place.f_index_copy(0, &members, &vectors)?;
-            place.f_copy_(&filled)?;
+            for (whole, part) in [(&basis, &vectors), (&mask, &vectors.f_ones_like()?)] {
+                let mut place = whole.f_narrow(1, column, width)?;
+                let filled = place.f_index_copy(0, &members, part)?;
+                place.f_copy_(&filled)?;
+            }
             column += width;
         }
-        Ok(basis)
+        Ok((basis, mask))
     }
 }
 
@@ -215,7 +218,8 @@ mod tests {
     #[test]
     fn a_block_basis_is_orthonormal_and_diagonalises_within_its_blocks() {
         let rows = mixed();
-        let basis = moments_of(&rows).block_basis(4).unwrap();
+        let (basis, mask) = moments_of(&rows).block_basis(4).unwrap();
+        assert_eq!((basis.ne(0.0).logical_xor(&mask.ne(0.0))).count_nonzero(None).int64_value(&[]), 0);
         let identity = basis.transpose(0, 1).matmul(&basis);
         assert!((identity - Tensor::eye(6, (Kind::Double, Device::Cpu))).abs().max().double_value(&[]) < 1e-12);
         assert_eq!(basis.count_nonzero(None).int64_value(&[]), 4 * 4 + 2 * 2);

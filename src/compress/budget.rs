@@ -7,9 +7,6 @@
 
 use crate::recipe::Anneal;
 
-/// Part of the search after which the target stands: the rest is for settling.
-pub const FALL: f64 = 0.85;
-
 /// The falling budget `B₀(t)` in bits per value.
 #[derive(Debug, Clone, Copy)]
 pub struct Budget {
@@ -24,7 +21,7 @@ pub struct Budget {
 impl Budget {
     /// `B₀` at `t`, the done part of the search from 0 to 1.
     pub fn at(&self, t: f64) -> f64 {
-        self.anneal.position(self.start, self.target, (t / FALL).min(1.0))
+        self.anneal.budget(self.start, self.target, t)
     }
 }
 
@@ -70,6 +67,7 @@ impl Multiplier {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::recipe::FALL;
 
     #[test]
     fn the_budget_falls_to_the_target_and_stays() {
@@ -87,7 +85,7 @@ mod tests {
         for start in [0.0, 12.0] {
             let mut multiplier = Multiplier { value: start };
             let mut excess: f64 = 0.5;
-            for _ in 0..200 {
+            for _ in 0..2000 {
                 excess += 0.1 * ((0.5 - multiplier.slope(excess) / 10.0) - excess);
                 multiplier.ascend(excess);
             }

@@ -79,6 +79,9 @@ pub struct Compressor {
     device: Device,
 }
 
+/// `log2(qmax/d)` up to which a group counts as one of the least width: 0, and what rounding adds.
+const AT_LEAST: f64 = 0.01;
+
 impl Compressor {
     /// Builds the codecs of `planned` sites of a network.
     ///
@@ -157,6 +160,37 @@ impl Compressor {
         self.codec_at(site, position).map(|index| self.codecs[index].apply(x, quantizers)).transpose()
     }
 
+    /// Like [`Self::hook`]; adds the estimated code length of one image to `rates`: see [`SiteCodec::apply_rated`].
+    ///
+    /// # Errors
+    /// If the shape is not the site's.
+    pub fn hook_rated(
+        &self,
+        site: usize,
+        position: Position,
+        x: &Tensor,
+        quantizers: &Quantizers,
+        rates: &mut Vec<Tensor>,
+    ) -> Result<Option<Tensor>, LibtorchError> {
+        self.codec_at(site, position).map(|index| self.codecs[index].apply_rated(x, quantizers, rates)).transpose()
+    }
+
+    /// Like [`Self::hook`], with weights of dropped groups: see [`SiteCodec::apply_with_dropped`].
+    ///
+    /// # Errors
+    /// If the shape is not the site's.
+    pub fn hook_with_dropped(
+        &self,
+        site: usize,
+        position: Position,
+        x: &Tensor,
+        quantizers: &Quantizers,
+        weight: &Tensor,
+    ) -> Result<Option<Tensor>, LibtorchError> {
+        let codec = self.codec_at(site, position).map(|index| &self.codecs[index]);
+        codec.map(|codec| codec.apply_with_dropped(x, quantizers, weight)).transpose()
+    }
+
     /// Index of the codec of a surveyed site, if it has one.
     pub fn codec_of(&self, site: usize) -> Option<usize> {
         self.codec_of_site.get(site).copied().flatten()
@@ -211,12 +245,16 @@ impl Compressor {
         let mut dropped = self.dropped.clone();
         let (mut steps, mut ranges) = self.steps_and_ranges()?;
         let mut count = 0;
-        for g in (0..dropped.len()).filter(|&g| self.dropped[g]) {
+        for g in (0..gains.len()).filter(|&g| self.dropped[g]) {
             let group = &self.groups[g];
             if let Some(bits) = revival::width(group, gains[g], price) {
                 (steps[g], ranges[g]) = spread(self.best_steps[g][bits as usize], bits, group.signed, g);
                 dropped[g] = false;
                 count += 1;
+                // What the loss says of the group now replaces what calibration expected, or the budget would take it again
+                // at once. Half of a measured cost is what it adds to the loss, and half of the slope what is gained.
+                let correction = gains[g] / group.cost[0].max(f64::MIN_POSITIVE);
+                self.groups[g].cost.iter_mut().for_each(|cost| *cost *= correction);
             }
         }
         if count > 0 {
@@ -240,11 +278,18 @@ impl Compressor {
         let extra: Vec<f32> = self.groups.iter().map(|g| if g.signed { 1.5 } else { 0.5 }).collect();
         let values = Tensor::from_slice(&values).f_to_device(self.device)?;
         let extra = Tensor::from_slice(&extra).f_to_device(self.device)?;
-        let levels = self.log_range.f_sub(&self.log_step)?.f_exp2()?;
+        let ratio = self.log_range.f_sub(&self.log_step)?;
+        let levels = ratio.f_exp2()?;
         let real = levels.f_add_scalar(1.0)?.f_log2()?.f_add(&extra)?;
         // Straight through the limit: a group at 8 bits must feel the budget, too.
         let over = real.f_detach()?.f_sub_scalar(f64::from(MAX_BITS))?.f_clamp_min(0.0)?;
         let bits = real.f_sub(&over)?;
+        // An anchor at its least width has nothing to give: pushed on, its step would run away.
+        let anchor: Vec<f32> = self.groups.iter().map(|g| f32::from(u8::from(g.anchor))).collect();
+        let anchor = Tensor::from_slice(&anchor).f_to_device(self.device)?;
+        let at_least = ratio.f_detach()?.f_le(AT_LEAST)?.f_logical_and(&anchor)?;
+        let least = extra.f_sub_scalar(0.5)?.f_add_scalar(1.0)?;
+        let bits = least.f_where_self(&at_least, &bits)?;
         Ok(bits.f_mul(&values)?.f_sum(Kind::Float)?.f_add_scalar(self.uncompressed_bits() / self.total_values)?)
     }
 
@@ -332,9 +377,12 @@ impl Compressor {
         let mut bits = learned.clone();
         let price = super::freeze::lower(&costs, &mut bits, limit);
         for g in (0..bits.len()).filter(|&g| bits[g] != learned[g] && bits[g] > 0) {
-            let range = ranges[g] * self.change_of_range(g, learned[g], bits[g]);
             let signed = self.groups[g].signed;
-            (steps[g], ranges[g]) = spread(range / levels(bits[g], signed), bits[g], signed, g);
+            // The step that a full width with the same product of step and range has: spreading keeps that product, so
+            // widths that fall one by one don't narrow the range each time anew.
+            let full = (steps[g] * ranges[g] / levels(learned[g], signed)).sqrt();
+            let change = self.best_steps[g][bits[g] as usize] / self.best_steps[g][learned[g] as usize];
+            (steps[g], ranges[g]) = spread(full * change, bits[g], signed, g);
         }
         self.set_quantizers(&steps, &ranges)?;
         self.set_dropped(&bits.iter().map(|&b| b == 0).collect::<Vec<_>>())?;
@@ -351,34 +399,36 @@ impl Compressor {
         })
     }
 
-    /// The ratio of a group's best ranges at two widths, as calibration measured them.
-    fn change_of_range(&self, g: usize, from: u32, to: u32) -> f64 {
-        let best = |b: u32| self.best_steps[g][b as usize] * levels(b, self.groups[g].signed);
-        best(to) / best(from)
-    }
-
     fn set_dropped(&mut self, dropped: &[bool]) -> Result<(), LibtorchError> {
-        self.dropped = dropped.to_vec();
+        let before = std::mem::replace(&mut self.dropped, dropped.to_vec());
         for codec in &mut self.codecs {
             let own = codec.first_group..codec.first_group + codec.groups.len();
-            codec.set_dropped(&dropped[own], self.device)?;
+            if dropped[own.clone()] != before[own.clone()] {
+                codec.set_dropped(&dropped[own], self.device)?;
+            }
         }
         Ok(())
     }
 
-    /// Keeps steps and ranges where the formulas hold: at most 8 bits, and a range not far below the step.
+    /// Keeps steps and ranges where the formulas hold: at most 8 bits, and a range not far below the step. What lies outside
+    /// is moved back by a change of both, so that their product stays. If the range alone gave way, the budget, which goes on
+    /// pushing the two apart or together at the end of the widths, would drive the step to infinity or to nothing.
     ///
     /// # Errors
     /// If libtorch fails.
     pub fn clamp(&mut self) -> Result<(), LibtorchError> {
         no_grad(|| {
-            let widest: Vec<f32> = self.groups.iter().map(|g| levels(MAX_BITS, g.signed).log2() as f32).collect();
-            let most = self.log_step.f_add(&Tensor::from_slice(&widest).f_to_device(self.device)?)?;
+            let row = |of: &dyn Fn(&GroupCost) -> f64| -> Result<Tensor, LibtorchError> {
+                let numbers: Vec<f32> = self.groups.iter().map(|g| of(g) as f32).collect();
+                Ok(Tensor::from_slice(&numbers).f_to_device(self.device)?)
+            };
+            let most = row(&|g| levels(MAX_BITS, g.signed).log2())?;
             // Below one step a group is on its way to be dropped; an anchor isn't, and gains nothing from a smaller range.
-            let slack: Vec<f32> = self.groups.iter().map(|g| if g.anchor { 0.0 } else { 2.0 }).collect();
-            let least = self.log_step.f_sub(&Tensor::from_slice(&slack).f_to_device(self.device)?)?;
-            let clamped = self.log_range.f_minimum(&most)?.f_maximum(&least)?;
-            self.log_range.f_copy_(&clamped)?;
+            let least = row(&|g| if g.anchor { 0.0 } else { -2.0 })?;
+            let ratio = self.log_range.f_sub(&self.log_step)?;
+            let back = ratio.f_minimum(&most)?.f_maximum(&least)?.f_sub(&ratio)?.f_mul_scalar(0.5)?;
+            let _ = self.log_range.f_add_(&back)?;
+            let _ = self.log_step.f_sub_(&back)?;
             Ok(())
         })
     }
@@ -408,11 +458,12 @@ impl Compressor {
     fn freeze_at(&mut self, bits: Vec<u32>) -> Result<f64, LibtorchError> {
         let learned = self.bits()?;
         let (_, ranges) = self.steps_and_ranges()?;
+        let best_range = |g: usize, b: u32| self.best_steps[g][b as usize] * levels(b, self.groups[g].signed);
         let steps: Vec<f32> = (0..bits.len())
             .map(|g| match (learned[g], bits[g]) {
                 (_, 0) => ranges[g].log2() as f32,
                 (before, b) => {
-                    let change = if before == b { 1.0 } else { self.change_of_range(g, before, b) };
+                    let change = if before == b { 1.0 } else { best_range(g, b) / best_range(g, before) };
                     (ranges[g] * change / levels(b, self.groups[g].signed)).log2() as f32
                 }
             })

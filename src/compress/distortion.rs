@@ -44,6 +44,8 @@ pub struct Distortion {
     pub bounds: Vec<usize>,
     /// The steps `d` of the scan, rising.
     pub steps: Vec<f64>,
+    /// Largest magnitude of each run's samples.
+    largest: Vec<f64>,
     /// `[step][width][run]`: the distortion of all runs before this one. Width 0 (dropped) is the same at every step.
     sums: Vec<Vec<Vec<f64>>>,
 }
@@ -90,7 +92,12 @@ impl Distortion {
                 }
             }
         }
-        Self { signed: coefficients.signed, order, bounds, steps, sums }
+        let of_run = |run: usize| {
+            let samples = order[bounds[run]..bounds[run + 1]].iter().flat_map(|&i| &coefficients.samples[i]);
+            f64::from(samples.fold(0.0_f32, |m, &z| m.max(z.abs())))
+        };
+        let largest = (0..runs).map(of_run).collect();
+        Self { signed: coefficients.signed, order, bounds, steps, largest, sums }
     }
 
     /// Number of runs between which boundaries may lie.
@@ -118,12 +125,13 @@ impl Distortion {
             kept
         };
         let sums = self.sums.iter().map(|widths| widths.iter().map(restrict).collect()).collect();
-        Self { signed: self.signed, order: order.collect(), bounds, steps: self.steps.clone(), sums }
+        let largest = runs.iter().map(|&run| self.largest[run]).collect();
+        Self { signed: self.signed, order: order.collect(), bounds, steps: self.steps.clone(), largest, sums }
     }
 
-    /// The largest magnitude among the samples: the clip value of a quantizer that clips nothing.
-    pub fn largest(&self) -> f64 {
-        self.steps[self.steps.len() - 1]
+    /// The largest magnitude among the samples of the runs `from..to`: the clip value of a quantizer that clips nothing.
+    pub fn largest(&self, from: usize, to: usize) -> f64 {
+        self.largest[from..to].iter().fold(0.0, |most, &one| most.max(one))
     }
 
     /// The best step of a common quantizer of `bits` for the runs `from..to`.

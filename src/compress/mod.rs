@@ -9,13 +9,13 @@
 //! | a site's transform, fixed or learned | [`transform`] |
 //! | the site codec: transform, quantize, transform back | [`codec`] |
 //! | all sites together, and the bits that they take | [`compressor`] |
-//! | the budget that falls, and the multiplier that holds it | [`budget`] |
+//! | the budget that falls, and the multiplier that prices it | [`budget`] |
 //! | dropped groups that come back | [`revival`] |
 //! | integer widths that meet the target | [`freeze`] |
 //! | a compressor's state, for checkpoints | [`saved`] |
 //!
 //! Decisions (`distortion`, `partition`, `revival`, `freeze`) are pure functions of statistics; only `basis`, `transform`,
-//! `codec` and `compressor` touch tensors. Nothing here reads or writes files.
+//! `codec`, `compressor` and `saved` touch tensors. Nothing here reads or writes files.
 
 pub mod basis;
 pub mod budget;

@@ -60,6 +60,8 @@ pub struct PlannedGroup {
     pub bits: u32,
     /// Step `d` of least distortion at each width 0..=8 (the entry of width 0 means nothing).
     pub steps: Vec<f64>,
+    /// Largest magnitude of the group's samples.
+    pub largest: f64,
     /// Weighted distortion at each width 0..=8 with that step, times the site's positions: the loss that one image's
     /// values of this group add.
     pub cost: Vec<f64>,
@@ -73,6 +75,7 @@ impl PlannedGroup {
             members: distortion.order[distortion.bounds[from]..distortion.bounds[to]].to_vec(),
             bits,
             steps: choices.iter().map(|c| c.step).collect(),
+            largest: distortion.largest(from, to),
             cost: choices.iter().map(|c| c.distortion * positions).collect(),
         }
     }

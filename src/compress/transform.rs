@@ -46,7 +46,7 @@ pub struct Block {
 }
 
 impl Block {
-    /// The structure of a basis that calibration has made with blocks of `channels`.
+    /// The structure of a basis that doesn't learn any more: its zeros.
     ///
     /// # Errors
     /// If libtorch fails.

@@ -36,8 +36,6 @@ pub struct RawSite {
     pub consumers: Vec<String>,
     /// Constant lower bound of `hardtanh` and `clamp`.
     pub low: Option<f64>,
-    /// Constant upper bound of `hardtanh` and `clamp`.
-    pub high: Option<f64>,
     /// The channels are the last dimension, as after a linear layer, rather than the second.
     pub channels_last: bool,
     /// Where the forward half of a channel transform of the pre-activation folds into its producers.

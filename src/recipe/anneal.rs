@@ -16,7 +16,15 @@ pub enum Anneal {
     Exponential,
 }
 
+/// Part of the search after which the target stands: the rest is for settling.
+pub const FALL: f64 = 0.85;
+
 impl Anneal {
+    /// The budget at `t`, the done part of the search from 0 to 1: [`Self::position`] over its first [`FALL`].
+    pub fn budget(self, start: f64, target: f64, t: f64) -> f64 {
+        self.position(start, target, t / FALL)
+    }
+
     /// The budget in bits per value at the part `t` of the stage (clamped to 0..=1), between `from` at its
     /// start and `to` at its end; both must be above 0.
     ///

@@ -1,7 +1,7 @@
 //! A recipe in words: its timeline as a table, and the budget over the search as a plot.
 
 use super::language::Recipe;
-use super::stage::{SearchStage, Stage};
+use super::stage::{CalibrateStage, SearchStage, Stage};
 
 /// Characters of the plot's longest bar.
 const PLOT_WIDTH: f64 = 48.0;
@@ -67,11 +67,7 @@ fn timeline(recipe: &Recipe, steps_per_epoch: Option<usize>) -> String {
                 },
                 "float".into(),
             ),
-            Stage::Calibrate(stage) => (
-                "-".into(),
-                "-".into(),
-                format!("statistics of {} images, sensitivities of {}", stage.images, stage.sensitivity_images),
-            ),
+            Stage::Calibrate(stage) => ("-".into(), "-".into(), calibration(stage)),
             Stage::Search(stage) => (
                 stage.length.to_string(),
                 format!("{} to 0, quantizers {}", stage.learning_rate, stage.quantizer_learning_rate),
@@ -86,6 +82,17 @@ fn timeline(recipe: &Recipe, steps_per_epoch: Option<usize>) -> String {
         rows.push([stage.kind().into(), length, epochs, steps, rate, target]);
     }
     table(&rows)
+}
+
+/// What a calibration measures and, where no search does, decides.
+fn calibration(stage: &CalibrateStage) -> String {
+    let decided = match (stage.bits, stage.target_bits, stage.kept) {
+        (Some(bits), Some(target), _) => format!("{bits} bits for what is kept, {target} bits per value, "),
+        (Some(bits), None, _) => format!("{bits} bits everywhere, "),
+        (None, _, Some(kept)) => format!("{:.0} % of the values kept, ", 100.0 * kept),
+        _ => String::new(),
+    };
+    format!("{decided}statistics of {} images, sensitivities of {}", stage.images, stage.sensitivity_images)
 }
 
 /// Columns as wide as their widest cell.
@@ -107,7 +114,7 @@ fn budget(search: &SearchStage) -> String {
     );
     for percent in (0..=100).step_by(10) {
         let part = f64::from(percent) / 100.0;
-        let bits = search.anneal.position(search.start_bits, search.target_bits, part);
+        let bits = search.anneal.budget(search.start_bits, search.target_bits, part);
         let bar = "#".repeat((bits / search.start_bits * PLOT_WIDTH).round() as usize);
         text.push_str(&format!("{percent:>4} %  {bits:>5.2}  {bar}\n"));
     }
@@ -141,5 +148,19 @@ mod tests {
         assert!(bits.is_sorted_by(|a, b| a >= b));
         let float = "version: 1\nmodel: {path: m.pt, input: 1x2x2}\ndata: {kind: idx, path: d}\nstages: [{stage: train, length: 1ep}]\n";
         assert!(!explain(&load(float), Some(10)).contains("budget"));
+        // As it runs: at its target after 85 % of the search.
+        assert!(bits[9] == 2.16 && bits[8] > 2.16, "{bits:?}");
+    }
+
+    #[test]
+    fn widths_that_no_search_finds_are_told() {
+        let head = "version: 1\nmodel: {path: m.pt, input: 1x2x2}\ndata: {kind: idx, path: d}\nstages:\n";
+        for (stage, told) in [
+            ("{stage: calibrate, transform: none, max_groups: 1, bits: 4}", "4 bits everywhere"),
+            ("{stage: calibrate, bits: 8, target_bits: 2.16}", "8 bits for what is kept, 2.16 bits per value"),
+        ] {
+            let text = explain(&load(&format!("{head}  - {stage}\n")), None);
+            assert!(text.contains(told), "{text}");
+        }
     }
 }

@@ -37,7 +37,7 @@ mod values;
 
 use std::path::Path;
 
-pub use anneal::Anneal;
+pub use anneal::{Anneal, FALL};
 use document::{Node, Place};
 pub use explain::explain;
 use extends::{Chain, Origin};

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::document::Node;
 use super::findings::Problem;
-use super::stage::{CalibrateStage, Stage};
+use super::stage::{BasisLearning, CalibrateStage, PartitionRule, Stage, Transform};
 
 /// Every finding about order and relations, beyond those about the `form`.
 ///
@@ -24,7 +24,8 @@ pub(super) fn check(root: &Node, form: &[Problem]) -> Vec<Problem> {
         })
         .collect();
     if let Some(kinds) = kinds {
-        let fixed = stages.iter().any(|stage| stage.get("bits").is_some_and(|bits| !bits.is_null()));
+        let calibrations = stages.iter().filter(|stage| stage.get("stage").and_then(Node::text) == Some("calibrate"));
+        let fixed = calibrations.into_iter().any(|stage| stage.get("bits").is_some_and(|bits| !bits.is_null()));
         for (index, message, help) in order(&kinds, fixed) {
             let path = format!("stages[{index}].stage");
             problems.push(Problem {
@@ -36,19 +37,43 @@ pub(super) fn check(root: &Node, form: &[Problem]) -> Vec<Problem> {
             });
         }
     }
+    let mut kept = None;
     for (index, node) in stages.iter().enumerate() {
         let path = format!("stages[{index}]");
         if faulty.contains(&*path) {
             continue;
         }
-        if let Ok(stage) = serde_json::from_value::<Stage>(node.to_json())
-            && let Some((key, code, message, help)) = relation(&stage)
-        {
+        let Ok(stage) = serde_json::from_value::<Stage>(node.to_json()) else { continue };
+        let found = match (&stage, kept) {
+            (Stage::Search(search), Some(kept)) => less_than_kept(kept, search.target_bits),
+            _ => relation(&stage),
+        };
+        if let Stage::Calibrate(CalibrateStage { kept: Some(share), transform, .. }) = &stage {
+            // Principal components have signed codes; of the rest, those behind a ReLU have none.
+            kept = Some((*share, if *transform == Transform::Auto { 1.0 } else { 2.0 }));
+        }
+        if let Some((key, code, message, help)) = found {
             let path = format!("{path}.{key}");
             problems.push(Problem { place: root.nearest(&path).place, code, path, message, help: Some(help) });
         }
     }
     problems
+}
+
+/// What is wrong between two values: key of the stage, code, message, help.
+type Relation = (&'static str, &'static str, String, String);
+
+/// A search that would have to drop what the dimension reduction before it keeps: the share, and the least width.
+fn less_than_kept((kept, least): (f64, f64), target: f64) -> Option<Relation> {
+    (kept * least > target).then(|| {
+        let needed = kept * least;
+        (
+            "target_bits",
+            "unreachable-target",
+            format!("the calibration keeps {kept} of the values, which take {needed:.2} bits per value at least"),
+            "lower `kept`, or raise the target: a search after `kept` drops nothing".into(),
+        )
+    })
 }
 
 /// The stages that stand where they cannot: index, message, help. At most one finding a stage. `fixed`: the calibration
@@ -107,8 +132,8 @@ fn order(kinds: &[&str], fixed: bool) -> Vec<(usize, String, &'static str)> {
     found
 }
 
-/// What is wrong between the values of one stage: key, code, message, help.
-fn relation(stage: &Stage) -> Option<(&'static str, &'static str, String, String)> {
+/// What is wrong between the values of one stage.
+fn relation(stage: &Stage) -> Option<Relation> {
     use super::values::Length::{Epochs, Steps};
     match stage {
         Stage::Train(stage) => {
@@ -134,31 +159,85 @@ fn relation(stage: &Stage) -> Option<(&'static str, &'static str, String, String
             format!("`start_bits` ({}) is below `target_bits` ({})", stage.start_bits, stage.target_bits),
             "the budget falls from `start_bits` to `target_bits`; leave `start_bits` out to start at 8".into(),
         )),
-        Stage::Calibrate(CalibrateStage { bits: None, target_bits: Some(_), .. }) => Some((
+        Stage::Calibrate(stage) => calibration(stage),
+        _ => None,
+    }
+}
+
+/// What is wrong between the values of a calibration.
+fn calibration(stage: &CalibrateStage) -> Option<Relation> {
+    let plain = stage.transform == Transform::None;
+    let say = |key, code, message: String, help: &str| Some((key, code, message, help.to_owned()));
+    match *stage {
+        CalibrateStage { bits: None, target_bits: Some(_), .. } => say(
             "target_bits",
             "bits-missing",
             "`target_bits` of a calibration needs `bits`".into(),
-            "it says how far dimension reduction alone goes at a fixed width: add `bits: 8`; the target of a search \
-             stands in the search"
-                .into(),
-        )),
-        Stage::Calibrate(CalibrateStage { bits: Some(bits), target_bits: Some(target), .. })
-            if *target > f64::from(*bits) =>
-        {
-            Some((
-                "target_bits",
-                "bits-order",
-                format!("`target_bits` ({target}) is above `bits` ({bits})"),
-                "everything kept at that width takes `bits`; lower the target, or leave it out".into(),
-            ))
-        }
-        Stage::Calibrate(CalibrateStage { bits: Some(_), kept: Some(_), .. }) => Some((
+            "it says how far dimension reduction alone goes at a fixed width: add `bits: 8`; the target of a search stands in the search",
+        ),
+        CalibrateStage { bits: Some(_), kept: Some(_), .. } => say(
             "kept",
             "contradiction",
             "`kept` and `bits` exclude each other".into(),
-            "with a fixed width, `target_bits` says how much is kept; with `kept`, a search finds the widths".into(),
-        )),
+            "with a fixed width, `target_bits` says how much is kept; with `kept`, a search finds the widths",
+        ),
+        CalibrateStage { bits: Some(bits), target_bits: Some(target), .. } if target > f64::from(bits) => say(
+            "target_bits",
+            "bits-order",
+            format!("`target_bits` ({target}) is above `bits` ({bits})"),
+            "everything kept at that width takes `bits`; lower the target, or leave it out",
+        ),
+        CalibrateStage { bits: Some(bits), target_bits: Some(target), max_groups, partition, .. }
+            if target < f64::from(bits) / most_parts(max_groups, partition) =>
+        {
+            say(
+                "target_bits",
+                "unreachable-target",
+                format!("`target_bits` ({target}) is out of reach: a site's first group is never dropped"),
+                "with more groups (`max_groups`, `partition: automatic`) less of a site has to be kept",
+            )
+        }
+        CalibrateStage { bits: Some(1), .. } if !plain => say(
+            "bits",
+            "contradiction",
+            "principal components can't have 1 bit: their codes carry a sign".into(),
+            "take at least 2 bits, or `transform: none`",
+        ),
+        CalibrateStage { bits: Some(_), target_bits: None, .. } if !plain => say(
+            "bits",
+            "contradiction",
+            "one fixed width of everything leaves a transform nothing to save".into(),
+            "add `transform: none`, or `target_bits` for a dimension reduction",
+        ),
+        CalibrateStage { target_bits: Some(_), .. } if plain => say(
+            "target_bits",
+            "contradiction",
+            "a dimension reduction needs a transform".into(),
+            "take `transform: auto`, `pca` or `block`",
+        ),
+        CalibrateStage { kept: Some(_), .. } if plain => say(
+            "kept",
+            "contradiction",
+            "a dimension reduction needs a transform".into(),
+            "take `transform: auto`, `pca` or `block`",
+        ),
+        CalibrateStage { basis: BasisLearning::Tied | BasisLearning::Apart, .. } if plain => say(
+            "basis",
+            "contradiction",
+            "there is no basis to learn without a transform".into(),
+            "leave `basis` out, or take `transform: auto`, `pca` or `block`",
+        ),
         _ => None,
+    }
+}
+
+/// How small a part of a site one group may be: boundaries by distortion may leave it a 64th, and fewer where groups must
+/// share.
+fn most_parts(max_groups: usize, partition: PartitionRule) -> f64 {
+    match (max_groups, partition) {
+        (1, _) => 1.0,
+        (_, PartitionRule::Automatic) => 64.0,
+        (groups, _) => groups as f64,
     }
 }
 

@@ -104,8 +104,8 @@ pub struct CalibrateStage {
     pub partition: PartitionRule,
     /// How the quantizers' first ranges are found. Default: `mse`.
     pub initial_ranges: InitialRanges,
-    /// One fixed width in bits, from 1 to 8, for everything that is kept; no search follows. Default: none, widths are
-    /// learned.
+    /// One fixed width in bits, from 1 to 8, for everything that is kept; no search follows. Codes with a sign, those of an
+    /// activation function without a least value, take 2 bits at least. Default: none, widths are learned.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 8))]
     pub bits: Option<u32>,
@@ -117,8 +117,9 @@ pub struct CalibrateStage {
         extend("exclusiveMinimum" = 0, "x-why" = WHY_BITS)
     )]
     pub target_bits: Option<f64>,
-    /// Share of the values that the dimension reduction keeps, decided before any width; the search then moves widths
-    /// alone. More than 0, at most 1. Default: none, both are decided together.
+    /// Share of the values that the dimension reduction keeps, decided before any width (and before `partition` cuts what
+    /// is kept into groups); the search then moves widths alone. More than 0, at most 1. Default: none, both are decided
+    /// together.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
     pub kept: Option<f64>,
@@ -203,7 +204,8 @@ pub struct SearchStage {
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub entropy_weight: f64,
-    /// Whether dropped groups come back where the loss gains more than their bits cost. Default: true.
+    /// Whether dropped groups come back where the loss gains more than their bits cost; never what the calibration's
+    /// `kept` has dropped. Default: true.
     #[serde(default = "defaults::revival")]
     pub revival: bool,
 }

@@ -136,9 +136,37 @@ fn the_mode_follows_from_the_stages() {
         (format!("{{stage: calibrate, transform: none}}, {search}"), "mp_grouped"),
         (format!("{{stage: calibrate, transform: pca, max_groups: 1}}, {search}"), "joint"),
         (format!("{{stage: calibrate}}, {search}"), "joint"),
+        ("{stage: calibrate, transform: none, max_groups: 1, bits: 4}".to_string(), "uniform"),
+        ("{stage: calibrate, bits: 8, target_bits: 2}, {stage: finetune, length: 1ep}".to_string(), "dr_only"),
+        (format!("{{stage: calibrate, kept: 0.5}}, {search}"), "dr_then_mp"),
     ] {
         let recipe = load(&SMALL.replace("{stage: train, length: 1ep}", &stages));
         assert_eq!(recipe.mode().to_string(), mode, "{stages}");
+    }
+}
+
+#[test]
+fn calibrations_that_contradict_themselves_are_found() {
+    let search = ", {stage: search, length: 1ep, target_bits: 1}";
+    for (calibrate, search, code, key) in [
+        ("target_bits: 2", search, "bits-missing", "target_bits"),
+        ("bits: 4, target_bits: 5", "", "bits-order", "target_bits"),
+        ("bits: 8, kept: 0.5", "", "contradiction", "kept"),
+        ("bits: 8, target_bits: 2, max_groups: 1", "", "unreachable-target", "target_bits"),
+        ("bits: 8, target_bits: 1.9, max_groups: 4, partition: equal_size", "", "unreachable-target", "target_bits"),
+        ("bits: 1, target_bits: 1", "", "contradiction", "bits"),
+        ("bits: 4", "", "contradiction", "bits"),
+        ("bits: 8, target_bits: 2, transform: none", "", "contradiction", "target_bits"),
+        ("kept: 0.5, transform: none", search, "contradiction", "kept"),
+        ("basis: tied, transform: none", search, "contradiction", "basis"),
+        ("kept: 0.6, transform: pca", search, "unreachable-target", "target_bits"),
+        ("bits: 4, transform: none, max_groups: 1", search, "stage-order", "stage"),
+    ] {
+        let stages = format!("{{stage: calibrate, {calibrate}}}{search}");
+        let text = SMALL.replace("{stage: train, length: 1ep}", &stages);
+        let findings = Recipe::parse(&text, "x.yaml", &[]).unwrap_err().findings;
+        let found: Vec<_> = findings.iter().map(|f| (f.code, f.path.rsplit('.').next().unwrap())).collect();
+        assert_eq!(found, [(code, key)], "{calibrate}");
     }
 }
 

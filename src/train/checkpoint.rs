@@ -62,10 +62,6 @@ fn on_cpu(tensor: &Tensor) -> Result<Tensor, TrainError> {
 
 /// A finished run, ready to be evaluated.
 pub struct OpenedRun {
-    /// Its recipe.
-    pub recipe: Recipe,
-    /// What it reached.
-    pub summary: Summary,
     /// The fine-tuned network.
     pub model: Model,
     /// Its codecs; none for a float run.
@@ -127,5 +123,5 @@ pub fn open_run(path: &Path, overrides: &[Override]) -> Result<OpenedRun, TrainE
             .map_err(|source| TrainError::Restore { path: manifest_path.clone(), source })
     };
     let compressor = manifest.compressor.as_ref().map(restore).transpose()?;
-    Ok(OpenedRun { recipe: loaded.recipe, summary, model, compressor, feed })
+    Ok(OpenedRun { model, compressor, feed })
 }

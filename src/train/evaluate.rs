@@ -45,7 +45,7 @@ impl Histograms {
             return Ok(());
         }
         let base = group.f_sub_scalar(codec.first_group as i64)?.f_mul_scalar(SYMBOLS)?;
-        let symbol = codes.f_add_scalar(ZERO)?.f_to_kind(Kind::Int64)?.f_add(&base)?;
+        let symbol = codes.f_add_scalar(ZERO)?.f_to_kind(Kind::Int)?.f_add(&base)?;
         let length = codec.groups.len() as i64 * SYMBOLS;
         let counts = symbol.f_reshape([-1])?.f_bincount(None::<&Tensor>, length)?;
         self.counts[index] = Some(match self.counts[index].take() {

@@ -5,7 +5,6 @@ use std::time::Instant;
 use tch::{Kind, Reduction, Tensor, no_grad};
 
 use super::error::TrainError;
-use super::norm::reestimate;
 use super::objective::Objective;
 use super::optimizer::{Adam, Sgd};
 use super::session::Session;
@@ -308,9 +307,6 @@ pub fn fit(session: &mut Session<'_>, phase: &Phase, objective: &mut dyn Objecti
             let sites = session.site_rows()?;
             session.sink.event(&Event::Widths { step: session.step, sites })?;
         }
-    }
-    if phase.batch_norm == BatchNorm::Reestimated {
-        reestimate(session)?;
     }
     session
         .sink

@@ -27,15 +27,24 @@ pub fn reestimate(session: &mut Session<'_>) -> Result<(), TrainError> {
             _ => {}
         }
     }
+    // A network traced in evaluation never writes them.
+    if session.model.baked_evaluation {
+        return Ok(());
+    }
     session.model.network.set_train(true, false)?;
-    let counted = copies(&counters)?;
+    let (counted, before) = (copies(&counters)?, copies(&running)?);
     let mut sums: Vec<Tensor> =
         running.iter().map(Tensor::f_zeros_like).collect::<Result<_, _>>().map_err(LibtorchError::from)?;
     let mut rates: Option<Vec<Tensor>> = None;
     let total = IMAGES.min(session.feed.train_images);
-    let (mut seen, mut batches) = (0_usize, 0_u32);
+    let (mut seen, mut batches, mut full) = (0_usize, 0_u32, 0_i64);
     for batch in session.feed.calibration() {
         let (x, _) = batch?;
+        // The last batch may hold a single image, whose variance is none.
+        if x.size()[0] < full {
+            break;
+        }
+        full = x.size()[0];
         let from_zero = after_batch(session, &mut running, &mut counters, &x, 0.0)?;
         if rates.is_none() {
             let from_one = after_batch(session, &mut running, &mut counters, &x, 1.0)?;
@@ -54,8 +63,10 @@ pub fn reestimate(session: &mut Session<'_>) -> Result<(), TrainError> {
     }
     let Some(rates) = rates else { return Ok(()) };
     no_grad(|| {
-        for ((running, sum), rate) in running.iter_mut().zip(&sums).zip(&rates) {
-            running.f_copy_(&sum.f_div_scalar(f64::from(batches))?.f_div(rate)?)?;
+        for (((running, sum), rate), before) in running.iter_mut().zip(&sums).zip(&rates).zip(&before) {
+            let mean = sum.f_div_scalar(f64::from(batches))?.f_div(rate)?;
+            // A layer that didn't run, or has momentum 0, keeps what it has.
+            running.f_copy_(&mean.f_where_self(&rate.f_ne(0.0)?, before)?)?;
         }
         for (counter, before) in counters.iter_mut().zip(&counted) {
             counter.f_copy_(before)?;
@@ -73,6 +84,8 @@ fn after_batch(
     x: &Tensor,
     value: f64,
 ) -> Result<Vec<Tensor>, TrainError> {
+    // Both passes over a batch drop out the same values.
+    tch::manual_seed(session.recipe.seed as i64);
     no_grad(|| {
         for tensor in running.iter_mut() {
             let _ = tensor.f_fill_(value).map_err(LibtorchError::from)?;

@@ -5,15 +5,15 @@ use tch::{Tensor, no_grad};
 use super::error::TrainError;
 use super::fit::{Loss, Phase};
 use super::session::Session;
-use crate::compress::budget::{Budget, FALL, Multiplier};
+use crate::compress::budget::{Budget, Multiplier};
 use crate::compress::compressor::Compressor;
-use crate::recipe::{BatchNorm, SearchStage};
+use crate::recipe::{BatchNorm, FALL};
 use crate::report::Event;
 
 /// How often a search asks which dropped groups the loss wants back.
-const PROBES: u32 = 8;
+const PROBES: u32 = 5;
 /// Batches that a probe averages over.
-const PROBE_BATCHES: usize = 2;
+const PROBE_BATCHES: usize = 4;
 
 /// The budget as it stood at a step.
 #[derive(Debug, Clone, Copy, Default)]
@@ -77,10 +77,8 @@ pub struct FallingBudget {
 }
 
 impl FallingBudget {
-    /// The budget of a search that trains as `phase` says; starts with λ = 0.
-    pub fn new(stage: &SearchStage, phase: &Phase) -> Self {
-        let budget = Budget { start: stage.start_bits, target: stage.target_bits, anneal: stage.anneal };
-        let revival = stage.revival.then(|| phase.clone());
+    /// Starts with λ = 0. `revival`: the search, if dropped groups may come back.
+    pub fn new(budget: Budget, revival: Option<Phase>) -> Self {
         let (multiplier, state) = (Multiplier::default(), BudgetState::default());
         Self { budget, multiplier, excess: 0.0, state, revival, probes: 0, price: f64::INFINITY }
     }
@@ -104,27 +102,34 @@ impl FallingBudget {
     }
 }
 
-/// `−∂L/∂α_g` of every group: how fast the loss falls as a dropped group's coefficients come back.
+/// `−∂L/∂α_g` of every group, how fast the loss falls as a dropped group's coefficients come back: the mean over batches
+/// less twice its standard error, so that noise brings nothing back.
 fn gains(session: &Session<'_>, phase: &Phase) -> Result<Vec<f64>, TrainError> {
     let Some(compressor) = &session.compressor else { return Ok(Vec::new()) };
     let quantizers = no_grad(|| compressor.quantizers())?;
-    let mut gains = Vec::new();
+    let mut of_batches: Vec<Vec<f64>> = Vec::new();
     for batch in session.feed.calibration().take(PROBE_BATCHES) {
         let (x, y) = batch?;
         let weight = compressor.zeros()?;
         let logits = session.model.network.forward(&x, |site, position, value| {
-            let codec = compressor.codec_at(site, position).map(|index| &compressor.codecs[index]);
-            codec.map(|codec| codec.apply_with_dropped(value, &quantizers, &weight)).transpose()
+            compressor.hook_with_dropped(site, position, value, &quantizers, &weight)
         })?;
         let loss = Loss::of(session, phase, (&x, &y), &logits, &[])?.sum()?;
         let slopes = Tensor::f_run_backward(&[loss], &[&weight], false, false)?;
-        let slopes = Vec::<f64>::try_from(slopes[0].f_to_kind(tch::Kind::Double)?.f_to_device(tch::Device::Cpu)?)?;
-        gains.resize(slopes.len(), 0.0);
-        for (gain, slope) in gains.iter_mut().zip(slopes) {
-            *gain -= slope / PROBE_BATCHES as f64;
+        // Groups whose sites don't reach the logits have no slope.
+        if slopes[0].defined() {
+            let slopes = slopes[0].f_neg()?.f_to_kind(tch::Kind::Double)?.f_to_device(tch::Device::Cpu)?;
+            of_batches.push(Vec::<f64>::try_from(slopes)?);
         }
     }
-    Ok(gains)
+    let count = of_batches.len() as f64;
+    let surely = |group: usize| {
+        let mean = of_batches.iter().map(|gains| gains[group]).sum::<f64>() / count;
+        let squares: f64 = of_batches.iter().map(|gains| (gains[group] - mean).powi(2)).sum();
+        mean - 2.0 * (squares / (count - 1.0).max(1.0) / count).sqrt()
+    };
+    let groups = of_batches.first().map_or(0, Vec::len);
+    Ok((0..groups).map(surely).collect())
 }
 
 impl Objective for FallingBudget {
@@ -147,9 +152,12 @@ impl Objective for FallingBudget {
             }
         }
         // What comes back needs time to settle before the widths are frozen.
-        if t < FALL && t * f64::from(PROBES) >= f64::from(self.probes + 1) * FALL {
+        if t < FALL && t * f64::from(PROBES + 1) >= f64::from(self.probes + 1) * FALL {
             self.probes += 1;
             self.revive(session)?;
+            if let Some(compressor) = &mut session.compressor {
+                compressor.follow(self.state.allowed)?;
+            }
         }
         Ok(())
     }

@@ -63,10 +63,7 @@ impl Session<'_> {
         let quantizers = compressor.quantizers()?;
         Ok(self.model.network.forward(x, |site, position, value| match &mut rates {
             None => compressor.hook(site, position, value, &quantizers),
-            Some(rates) => {
-                let codec = compressor.codec_at(site, position).map(|index| &compressor.codecs[index]);
-                codec.map(|codec| codec.apply_rated(value, &quantizers, rates)).transpose()
-            }
+            Some(rates) => compressor.hook_rated(site, position, value, &quantizers, rates),
         })?)
     }
 

@@ -163,7 +163,9 @@ fn measure_gradients(
 ) -> Result<(), TrainError> {
     let total = stage.sensitivity_images.min(session.feed.train_images);
     // Distortions measured on the images that made the basis would favour it; where the set is large enough, others serve.
-    let enough = session.feed.train_images >= stage.images + total;
+    // Whole parts are skipped, so up to one more than that.
+    let enough =
+        session.feed.train_images.saturating_sub(GRADIENT_BATCH as usize) >= stage.images.saturating_add(total);
     let mut to_skip = if enough { stage.images } else { 0 };
     let mut seen = 0_usize;
     for batch in session.feed.calibration_in_parts(GRADIENT_BATCH) {

@@ -35,7 +35,7 @@ pub fn validate(loaded: &Loaded, device: Device) -> Result<(Model, Feed), TrainE
             let help = format!("the sites are {}", listed(&names));
             findings.push(source.finding("no-such-site", &idle.path, message, Some(help)));
         }
-        if recipe.search().is_some() && !names.iter().any(|name| recipe.sites.selects(name)) {
+        if recipe.calibrate().is_some() && !names.iter().any(|name| recipe.sites.selects(name)) {
             let help = "widen `sites.include` or narrow `sites.exclude`".to_owned();
             findings.push(source.finding("no-site", "sites", "no site is selected", Some(help)));
         } else if let Some(finding) = unreachable_target(loaded, model) {
@@ -62,7 +62,7 @@ pub fn validate(loaded: &Loaded, device: Device) -> Result<(Model, Feed), TrainE
     match (model, feed) {
         (Some(model), Some(feed)) if findings.is_empty() => Ok((model, feed)),
         _ => {
-            findings.sort_by_key(|f| (f.line, f.column));
+            findings.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
             Err(TrainError::Recipe(Diagnostics { findings, omitted: 0 }))
         }
     }
@@ -70,8 +70,13 @@ pub fn validate(loaded: &Loaded, device: Device) -> Result<(Model, Feed), TrainE
 
 /// Sites that the recipe leaves out keep 32 bits: they alone may take more than the target.
 fn unreachable_target(loaded: &Loaded, model: &Model) -> Option<Finding> {
-    let target = loaded.recipe.search()?.target_bits;
-    let index = loaded.recipe.stages.iter().position(|stage| matches!(stage, Stage::Search(_)))?;
+    let target = loaded.recipe.target_bits()?;
+    let has_target = |stage: &Stage| match stage {
+        Stage::Search(_) => true,
+        Stage::Calibrate(calibrate) => calibrate.target_bits.is_some(),
+        Stage::Train(_) | Stage::Finetune(_) => false,
+    };
+    let index = loaded.recipe.stages.iter().position(has_target)?;
     let left_out: usize =
         model.sites.iter().filter(|s| !loaded.recipe.sites.selects(&s.name)).map(crate::model::Site::values).sum();
     let bits = 32.0 * left_out as f64 / model.values() as f64;

@@ -76,8 +76,6 @@ impl Row {
         if self == Self::Float || !options.distillation {
             search.distillation = 0.0;
         }
-        // A few times in a whole search a probe looks for groups to take back: no part of a step.
-        search.revival = false;
         let data = SyntheticData {
             images: (IMAGES + SENSITIVITY_IMAGES).max(options.batch),
             batch_size: options.batch,

@@ -6,10 +6,11 @@ use tch::{Device, Tensor};
 
 use super::BenchOptions;
 use super::row::{Plan, Row};
+use crate::compress::budget::Budget;
 use crate::compress::compressor::Compressor;
 use crate::compress::saved::CompressorState;
 use crate::model::Model;
-use crate::recipe::BatchNorm;
+use crate::recipe::{BatchNorm, SearchStage};
 use crate::report::{BenchRow, Sink, SiteRow};
 use crate::train::error::TrainError;
 use crate::train::feed::Feed;
@@ -75,7 +76,9 @@ impl<'a> Subject<'a> {
                     Some(folder) => session.compressor = Some(restored(&session, folder)?),
                     None => calibrate(&mut session, &plan.calibrate)?,
                 }
-                Box::new(FallingBudget::new(&plan.search, &phase))
+                let SearchStage { start_bits: start, target_bits: target, anneal, .. } = plan.search;
+                // A few times in a whole search a probe looks for groups to take back: no part of a step.
+                Box::new(FallingBudget::new(Budget { start, target, anneal }, None))
             }
         };
         let trainer = Trainer::new(&session, &phase)?;

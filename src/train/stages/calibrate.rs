@@ -10,7 +10,7 @@ use crate::compress::freeze::{GroupCost, Limits, meet_budget};
 use crate::compress::partition::{
     Candidate, Candidates, Freedom, Partition, PlannedGroup, Widths, partition, partition_kept,
 };
-use crate::compress::quantizer::{MAX_BITS, levels, spread};
+use crate::compress::quantizer::{MAX_BITS, least_bits, levels, spread};
 use crate::compress::transform::{Block, Pca, Transform};
 use crate::libtorch::{LibtorchError, Position};
 use crate::model::Site;
@@ -116,8 +116,9 @@ fn transforms(
             options.push(Transform::Pca(Pca { basis, inverse: None, mean, position, block: None }));
         }
         if matches!(stage.transform, Wanted::Block | Wanted::Auto) && blocks {
-            let (basis, mean) = (float(&moments.block_basis(stage.block_channels)?)?, float(&moments.mean()?)?);
-            let block = Some(Block::of(&basis, stage.block_channels)?);
+            let (basis, mask) = moments.block_basis(stage.block_channels)?;
+            let (basis, mean) = (float(&basis)?, float(&moments.mean()?)?);
+            let block = Some(Block { channels: stage.block_channels, mask: float(&mask)? });
             options.push(Transform::Pca(Pca { basis, inverse: None, mean, position, block }));
         }
     }
@@ -225,7 +226,10 @@ fn starts(
             let (signed, bits) = (distortion.signed, bits[number]);
             let step = match stage.initial_ranges {
                 InitialRanges::Mse => group.steps[bits.max(1) as usize],
-                InitialRanges::Max => distortion.largest() / levels(bits.max(2), signed),
+                InitialRanges::Max if group.largest > 0.0 => {
+                    group.largest / levels(bits.max(least_bits(signed)), signed)
+                }
+                InitialRanges::Max => 1.0,
             };
             let (step, range) = match (bits, budget) {
                 (0, _) => (step, step),

@@ -1,8 +1,9 @@
 //! The fine-tune: frozen widths, and weights and steps that recover accuracy.
 
-use crate::recipe::FinetuneStage;
+use crate::recipe::{BatchNorm, FinetuneStage};
 use crate::train::error::TrainError;
 use crate::train::fit::{Phase, fit};
+use crate::train::norm::reestimate;
 use crate::train::objective::TaskAlone;
 use crate::train::session::Session;
 
@@ -11,5 +12,9 @@ use crate::train::session::Session;
 /// # Errors
 /// If the network, the data or a sink fail, or the training diverges.
 pub fn carry_out(session: &mut Session<'_>, stage: &FinetuneStage, index: usize) -> Result<(), TrainError> {
-    fit(session, &Phase::retraining("finetune", index, &stage.retraining(), true), &mut TaskAlone)
+    fit(session, &Phase::retraining("finetune", index, &stage.retraining(), true), &mut TaskAlone)?;
+    if stage.batch_norm == BatchNorm::Reestimated {
+        reestimate(session)?;
+    }
+    Ok(())
 }
