@@ -1,6 +1,6 @@
 //! The loop: stages, optimizers, evaluation, checkpoints.
 //!
-//! [`run`] carries out a recipe; [`open_run`] opens a finished run's folder again; [`bench`] measures what a training step
+//! [`run`] carries out a recipe; [`open_run`] opens a finished run's folder again; [`bench()`] measures what a training step
 //! costs. The loop emits [`Event`](crate::report::Event)s and prints nothing.
 
 mod bench;

@@ -3,7 +3,7 @@
 //! Rows take their steps in turn, round after round, so that whatever the machine does meanwhile falls on all of them
 //! alike. Every step is the training loop's own ([`Trainer`](super::fit::Trainer)), on one batch of synthetic images that
 //! lies ready; what data and evaluation cost is left out. Peaks of memory add up over a process, so that each is measured
-//! in one of its own: [`bench`] keeps the calibrated rows in files, [`peak_of_row`] goes on from there.
+//! in one of its own: [`bench()`] keeps the calibrated rows in files, [`peak_of_row`] goes on from there.
 
 mod row;
 mod subject;
@@ -151,7 +151,7 @@ pub fn bench<E: From<TrainError>>(
 }
 
 /// The most memory that steps of one row take, by themselves in this process: see [`peak_memory`]. `state`: the row's
-/// folder, as [`bench`] left it.
+/// folder, as [`bench()`] left it.
 ///
 /// # Errors
 /// If the network, the device or a file fail.
