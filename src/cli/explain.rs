@@ -21,9 +21,11 @@ pub struct Explain {
 impl Explain {
     pub(super) fn run(&self) -> Result<ExitCode> {
         let loaded = Recipe::load(&self.recipe, &self.set)?;
-        let Data::Idx(data) = &loaded.recipe.data;
-        // Without the data only the lengths in steps are unknown.
-        let images = IdxDataset::open(&data.path, Split::Train).map(|set| set.len()).ok();
+        let images = match &loaded.recipe.data {
+            // Without the data only the lengths in steps are unknown.
+            Data::Idx(data) => IdxDataset::open(&data.path, Split::Train).map(|set| set.len()).ok(),
+            Data::Synthetic(data) => Some(data.images),
+        };
         let extends = match loaded.source.files().as_slice() {
             [_] => String::new(),
             files => format!("extends: {}\n", files.join(" -> ")),

@@ -1,5 +1,6 @@
 //! The command line: one file a command, no logic of its own.
 
+mod bench;
 mod eval;
 mod explain;
 mod inspect;
@@ -27,6 +28,7 @@ enum Command {
     Explain(explain::Explain),
     Run(run::Run),
     Eval(eval::Eval),
+    Bench(bench::Bench),
     Schema(schema::Schema),
 }
 
@@ -38,6 +40,7 @@ pub fn main() -> ExitCode {
         Command::Explain(command) => command.run(),
         Command::Run(command) => command.run(),
         Command::Eval(command) => command.run(),
+        Command::Bench(command) => command.run(),
         Command::Schema(command) => command.run(),
     };
     match outcome {

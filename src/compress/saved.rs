@@ -125,6 +125,21 @@ impl Compressor {
         tensor: impl Fn(&str) -> Option<Tensor>,
         device: Device,
     ) -> Result<Self, RestoreError> {
+        let mut compressor = Self::restore_learning(model, state, tensor, device)?;
+        compressor.frozen = Some(state.sites.iter().flat_map(|site| site.groups.iter().map(|g| g.bits)).collect());
+        Ok(compressor)
+    }
+
+    /// Restores a compressor whose widths are not frozen yet.
+    ///
+    /// # Errors
+    /// [`RestoreError`] if the state does not fit the network.
+    pub fn restore_learning(
+        model: &Model,
+        state: &CompressorState,
+        tensor: impl Fn(&str) -> Option<Tensor>,
+        device: Device,
+    ) -> Result<Self, RestoreError> {
         let find = |name: String, shape: &[i64]| {
             let found = tensor(&name).filter(|t| t.size() == shape);
             let found = found.ok_or(RestoreError::MissingTensor { name })?;
@@ -164,8 +179,7 @@ impl Compressor {
             };
             planned.push(PlannedSite { site, transform, signed: saved.signed, groups: saved.groups.clone() });
         }
-        let bits: Vec<u32> = planned.iter().flat_map(|p| p.groups.iter().map(|g| g.bits)).collect();
-        let count = bits.len() as i64;
+        let count = planned.iter().map(|p| p.groups.len() as i64).sum();
         let mut compressor = Self::new(model, planned, device)?;
         for (name, leaf) in
             [("codec.log_step", &mut compressor.log_step), ("codec.log_range", &mut compressor.log_range)]
@@ -173,7 +187,6 @@ impl Compressor {
             let saved = find(name.to_owned(), &[count])?;
             no_grad(|| leaf.f_copy_(&saved)).map_err(LibtorchError::from)?;
         }
-        compressor.frozen = Some(bits);
         Ok(compressor)
     }
 }

@@ -8,12 +8,14 @@ mod augment;
 mod error;
 mod idx;
 mod loader;
+mod synthetic;
 
 use std::borrow::Cow;
 
 pub use error::DataError;
 pub use idx::{IdxDataset, Split};
 pub use loader::{Epoch, Loader, LoaderOptions};
+pub use synthetic::SyntheticDataset;
 
 /// Labelled images of one shape.
 ///

@@ -79,6 +79,7 @@ unsafe extern "C" {
         error: *mut *mut c_char,
     ) -> c_int;
     pub(super) fn dimbit_set_deterministic(enabled: c_int, error: *mut *mut c_char) -> c_int;
+    pub(super) fn dimbit_peak_memory(device_index: c_int, bytes: *mut i64, error: *mut *mut c_char) -> c_int;
 
     pub(super) fn dimbit_libtorch_version() -> *const c_char;
 

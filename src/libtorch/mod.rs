@@ -13,4 +13,4 @@ mod runtime;
 pub use error::LibtorchError;
 pub use network::{Compute, Fold, NamedTensor, Network, Observed, Position, RawSite, RawStored, Survey};
 pub use quantize::quantize;
-pub use runtime::{cuda_devices, set_deterministic, version};
+pub use runtime::{cuda_devices, peak_memory, set_deterministic, version};

@@ -111,7 +111,7 @@ const CASES: &[Case] = &[
     ),
     // Words.
     case("anneal: cosine", "anneal: cosin", "unknown-value", (39, 13), &["did you mean `cosine`?", "`linear`"]),
-    case("kind: idx", "kind: folder", "unknown-value", (9, 9), &["known values: `idx`"]),
+    case("kind: idx", "kind: folder", "unknown-value", (9, 9), &["known values: `idx`, `synthetic`"]),
     case("stage: finetune", "stage: finetun", "unknown-value", (44, 12), &["did you mean `finetune`?", "`calibrate`"]),
     case("batch_norm: train", "batch_norm: freeze", "unknown-value", (42, 17), &["known values: `train`, `frozen`"]),
     // Ranges.

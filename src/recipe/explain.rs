@@ -1,6 +1,6 @@
 //! A recipe in words: its timeline as a table, and the budget over the search as a plot.
 
-use super::language::{Data, Recipe};
+use super::language::Recipe;
 use super::stage::{CalibrateStage, SearchStage, Stage};
 
 /// Characters of the plot's longest bar.
@@ -22,22 +22,22 @@ pub fn explain(recipe: &Recipe, images: Option<usize>) -> String {
 }
 
 fn header(recipe: &Recipe, images: Option<usize>, steps_per_epoch: Option<usize>) -> String {
-    let Data::Idx(data) = &recipe.data;
+    let path = recipe.data.path().map_or(String::new(), |path| format!(" {}", path.display()));
     let count = match (images, steps_per_epoch) {
         (Some(images), Some(steps)) => format!(", {images} images, {steps} steps an epoch"),
         (Some(images), None) => format!(", {images} images: less than one batch"),
         (None, _) => String::new(),
     };
     format!(
-        "recipe {}: mode {}, seed {}, device {}\nmodel  {}, input {}\ndata   idx {}, batch {}{count}\nsites  {}, without {}\n",
+        "recipe {}: mode {}, seed {}, device {}\nmodel  {}, input {}\ndata   {}{path}, batch {}{count}\nsites  {}, without {}\n",
         recipe.name.as_deref().unwrap_or("(no name)"),
         recipe.mode(),
         recipe.seed,
         recipe.device,
         recipe.model.path.display(),
         recipe.model.input,
-        data.path.display(),
-        data.batch_size,
+        recipe.data.kind(),
+        recipe.data.batch_size(),
         patterns(&recipe.sites.include),
         patterns(&recipe.sites.exclude),
     )

@@ -52,7 +52,7 @@ fn mappings_merge_values_replace_and_null_takes_away() {
     let recipe = files
         .loaded("seed: 8\nextends: base.yaml\nname:\ndata: {batch_size: 32, mean: null}\nsites: {exclude: [tail]}\n")
         .recipe;
-    let Data::Idx(data) = &recipe.data;
+    let Data::Idx(data) = &recipe.data else { panic!("not idx data") };
     assert_eq!((recipe.seed, &recipe.name), (8, &None));
     // Changed, gone back to the default, and untouched.
     assert_eq!((data.batch_size, data.mean, data.crop_padding), (32, 0.286, 2));
@@ -152,7 +152,7 @@ fn later_passes_find_the_file_of_every_value() {
 fn paths_start_at_the_folder_of_the_file_that_says_them() {
     let files = Files::new(&[("sub/base.yaml", SMALL)]);
     let loaded = files.loaded("extends: sub/base.yaml\ndata: {path: e}\n");
-    let Data::Idx(data) = &loaded.recipe.data;
+    let Data::Idx(data) = &loaded.recipe.data else { panic!("not idx data") };
     assert_eq!((&loaded.recipe.model.path, &data.path), (&files.at("sub/m.pt"), &files.at("e")));
     let typed = files.parse("extends: sub/base.yaml\n", &["model.path=o.pt"]).unwrap().recipe;
     assert_eq!(typed.model.path, std::env::current_dir().unwrap().join("o.pt"));

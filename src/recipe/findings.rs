@@ -234,7 +234,7 @@ pub(super) fn listed<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
 }
 
 /// The word that `given` was most likely meant to be, if any is close.
-pub(super) fn nearest_word<'a>(given: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest_word<'a>(given: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let letters = given.chars().count();
     // Far longer than any key: nothing can be near, and measuring would cost.
     if letters > 64 {

@@ -62,6 +62,8 @@ pub struct Model {
 pub enum Data {
     /// Images and labels in IDX files, as MNIST and Fashion-MNIST come.
     Idx(IdxData),
+    /// Random images of the network's input shape, for measuring speed.
+    Synthetic(SyntheticData),
 }
 
 /// A data set of IDX files.
@@ -95,6 +97,50 @@ pub struct IdxData {
     #[serde(default = "defaults::std")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub std: f64,
+}
+
+/// Random images of the network's input shape with random labels: nothing is read, and nothing can be learned from them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SyntheticData {
+    /// Number of images in each split; at least `batch_size`. Default: 1024.
+    #[serde(default = "defaults::images")]
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub images: usize,
+    /// Number of images in a training batch. Default: 128.
+    #[serde(default = "defaults::batch_size")]
+    #[schemars(range(min = 1, max = 65536))]
+    pub batch_size: usize,
+    /// Number of images in an evaluation batch. Default: 250.
+    #[serde(default = "defaults::eval_batch_size")]
+    #[schemars(range(min = 1, max = 65536))]
+    pub eval_batch_size: usize,
+}
+
+impl Data {
+    /// The kind, as a recipe writes it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Idx(_) => "idx",
+            Self::Synthetic(_) => "synthetic",
+        }
+    }
+
+    /// Where the images lie; none if they lie nowhere.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Idx(data) => Some(&data.path),
+            Self::Synthetic(_) => None,
+        }
+    }
+
+    /// Images in a training batch.
+    pub fn batch_size(&self) -> usize {
+        match self {
+            Self::Idx(data) => data.batch_size,
+            Self::Synthetic(data) => data.batch_size,
+        }
+    }
 }
 
 /// Which of the methods a recipe is.
@@ -177,8 +223,7 @@ impl Recipe {
 
     /// Full training batches in one pass over `images` training images; the rest of an epoch is dropped.
     pub fn steps_per_epoch(&self, images: usize) -> usize {
-        let Data::Idx(data) = &self.data;
-        images / data.batch_size.max(1)
+        images / self.data.batch_size().max(1)
     }
 
     /// The whole recipe as YAML: every key explicit, every path absolute. Loads again to an equal recipe.
@@ -189,8 +234,11 @@ impl Recipe {
 
     /// Replaces every path by what `resolve` makes of its key and itself.
     pub(super) fn resolve_paths(&mut self, resolve: impl Fn(&str, &Path) -> PathBuf) {
-        let Data::Idx(data) = &mut self.data;
-        for (key, path) in [("model.path", &mut self.model.path), ("data.path", &mut data.path)] {
+        let data = match &mut self.data {
+            Data::Idx(data) => Some(("data.path", &mut data.path)),
+            Data::Synthetic(_) => None,
+        };
+        for (key, path) in std::iter::once(("model.path", &mut self.model.path)).chain(data) {
             *path = resolve(key, path);
         }
     }
@@ -212,6 +260,9 @@ fn path_text<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Erro
 
 /// The values of keys that are left out.
 mod defaults {
+    pub(super) fn images() -> usize {
+        1024
+    }
     pub(super) fn batch_size() -> usize {
         128
     }

@@ -210,6 +210,26 @@ pub struct SearchStage {
     pub revival: bool,
 }
 
+impl SearchStage {
+    /// A search with every other key at its default.
+    pub fn new(length: Length, target_bits: f64) -> Self {
+        Self {
+            length,
+            target_bits,
+            start_bits: defaults::start_bits(),
+            anneal: Anneal::default(),
+            learning_rate: defaults::learning_rate(),
+            momentum: defaults::momentum(),
+            weight_decay: defaults::weight_decay(),
+            quantizer_learning_rate: defaults::quantizer_learning_rate(),
+            batch_norm: BatchNorm::default(),
+            distillation: defaults::distillation(),
+            entropy_weight: 0.0,
+            revival: defaults::revival(),
+        }
+    }
+}
+
 /// Fine-tuning with the widths frozen to integers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -67,9 +67,21 @@ pub(super) fn overrides(texts: &[&str]) -> Vec<Override> {
 }
 
 #[test]
+fn synthetic_data_needs_nothing_but_its_kind() {
+    let recipe = load(&SMALL.replace("{kind: idx, path: d}", "{kind: synthetic}"));
+    let Data::Synthetic(data) = &recipe.data else { panic!("not synthetic data") };
+    assert_eq!((data.images, data.batch_size, data.eval_batch_size), (1024, 128, 250));
+    assert_eq!((recipe.data.path(), recipe.steps_per_epoch(data.images)), (None, 8));
+    assert_eq!(load(&recipe.resolved_yaml()), recipe);
+    assert!(explain(&recipe, Some(1024)).contains("data   synthetic, batch 128, 1024 images, 8 steps an epoch"));
+    let error = Recipe::parse(&SMALL.replace("idx", "synthetic"), "x.yaml", &[]).unwrap_err().to_string();
+    assert!(error.contains("unknown key `path`") && error.contains("`images`"), "{error}");
+}
+
+#[test]
 fn left_out_keys_have_their_defaults() {
     let recipe = load(SMALL);
-    let Data::Idx(data) = &recipe.data;
+    let Data::Idx(data) = &recipe.data else { panic!("not idx data") };
     assert_eq!((recipe.seed, recipe.device, &recipe.name), (0, Device::Auto, &None));
     assert_eq!((data.batch_size, data.eval_batch_size, data.crop_padding), (128, 250, 0));
     assert_eq!((data.mean, data.std, data.horizontal_flip), (0.286, 0.353, false));
@@ -84,6 +96,7 @@ fn left_out_keys_have_their_defaults() {
     );
     let (calibrate, search) = (recipe.calibrate().unwrap(), recipe.search().unwrap());
     assert_eq!(calibrate, &CalibrateStage::default());
+    assert_eq!(search, &SearchStage::new(Length::Steps(5), 3.0));
     assert_eq!((search.start_bits, search.anneal), (8.0, Anneal::Exponential));
     assert_eq!((search.learning_rate, search.quantizer_learning_rate), (0.01, 0.02));
     assert_eq!((search.distillation, search.batch_norm), (0.5, BatchNorm::Train));

@@ -4,6 +4,7 @@
 //! person, [`MetricsFile`] to `metrics.jsonl`, [`TensorBoard`] to a folder of event files; [`Sinks`] passes one event to all of them.
 //! A finished run is a [`Summary`], which [`final_table`] sets for reading.
 
+mod bench;
 mod console;
 mod error;
 mod events;
@@ -18,6 +19,7 @@ mod table;
 mod tensorboard;
 mod words;
 
+pub use bench::{BenchReport, BenchRow, bench_table};
 pub use console::{Console, Verbosity};
 pub use error::ReportError;
 pub use events::{Event, GroupRow, Losses, SiteRow};

@@ -45,13 +45,23 @@ pub enum TrainError {
     },
     /// A device that this machine doesn't have.
     #[error(
-        "the recipe asks for device `{asked}`, but libtorch finds {found} CUDA devices\n  help: use `--set device=auto` or `--set device=cpu`"
+        "device `{asked}` is asked for, but libtorch finds {found} CUDA devices\n  help: use the device `auto` or `cpu`"
     )]
     NoDevice {
-        /// What the recipe asks for.
+        /// The device asked for.
         asked: String,
         /// Number of CUDA devices.
         found: usize,
+    },
+    /// A bench could not go on.
+    #[error("{what}: {reason}\n  help: {help}")]
+    Bench {
+        /// What failed.
+        what: String,
+        /// Why.
+        reason: String,
+        /// What to do.
+        help: &'static str,
     },
     /// The loss is not a finite number any more.
     #[error(
@@ -73,7 +83,7 @@ impl TrainError {
     /// Whether the input (recipe, model, data) is to blame rather than the run.
     pub fn is_input(&self) -> bool {
         match self {
-            Self::Diverged { .. } | Self::Libtorch(_) => false,
+            Self::Diverged { .. } | Self::Bench { .. } | Self::Libtorch(_) => false,
             // A damaged summary is input, a full disk is not.
             Self::Report(error) => matches!(error, ReportError::Read { .. } | ReportError::NotASummary { .. }),
             _ => true,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tch::{Device, Tensor};
 
 use super::error::TrainError;
-use crate::data::{Batch, Epoch, IdxDataset, Loader, LoaderOptions, Split};
+use crate::data::{Batch, Dataset, Epoch, IdxDataset, Loader, LoaderOptions, Split, SyntheticDataset};
 use crate::recipe::{Data, Recipe};
 
 /// The training and validation splits of a recipe's data.
@@ -27,29 +27,44 @@ impl Feed {
     /// # Errors
     /// See [`crate::data::DataError`].
     pub fn open(recipe: &Recipe, classes: usize, device: Device) -> Result<Self, TrainError> {
-        let Data::Idx(data) = &recipe.data;
-        let train = IdxDataset::open(&data.path, Split::Train)?;
-        let validation = IdxDataset::open(&data.path, Split::Validation)?;
-        for set in [&train, &validation] {
-            set.check_labels(classes)?;
-        }
-        let (train, validation) = (Arc::new(train), Arc::new(validation));
-        use crate::data::Dataset;
-        let (train_images, validation_images) = (train.len(), validation.len());
         let shape = recipe.model.input;
-        let options = LoaderOptions {
-            batch_size: data.batch_size,
-            input: [shape.channels, shape.height, shape.width],
-            mean: vec![data.mean as f32],
-            std: vec![data.std as f32],
-            crop_padding: data.crop_padding,
-            horizontal_flip: data.horizontal_flip,
+        let input = [shape.channels, shape.height, shape.width];
+        let batches = LoaderOptions {
+            batch_size: recipe.data.batch_size(),
+            input,
+            mean: vec![0.5],
+            std: vec![0.25],
+            crop_padding: 0,
+            horizontal_flip: false,
             shuffle: true,
             drop_last: true,
             seed: recipe.seed,
         };
+        let (train, validation, options, eval_batch_size): (Arc<dyn Dataset>, Arc<dyn Dataset>, _, _) =
+            match &recipe.data {
+                Data::Idx(data) => {
+                    let train = IdxDataset::open(&data.path, Split::Train)?;
+                    let validation = IdxDataset::open(&data.path, Split::Validation)?;
+                    for set in [&train, &validation] {
+                        set.check_labels(classes)?;
+                    }
+                    let options = LoaderOptions {
+                        mean: vec![data.mean as f32],
+                        std: vec![data.std as f32],
+                        crop_padding: data.crop_padding,
+                        horizontal_flip: data.horizontal_flip,
+                        ..batches
+                    };
+                    (Arc::new(train), Arc::new(validation), options, data.eval_batch_size)
+                }
+                Data::Synthetic(data) => {
+                    let set = |split| Arc::new(SyntheticDataset::new(data.images, input, classes, split, recipe.seed));
+                    (set(Split::Train), set(Split::Validation), batches, data.eval_batch_size)
+                }
+            };
+        let (train_images, validation_images) = (train.len(), validation.len());
         let plain = LoaderOptions { crop_padding: 0, horizontal_flip: false, drop_last: false, ..options.clone() };
-        let eval = LoaderOptions { batch_size: data.eval_batch_size, shuffle: false, ..plain.clone() };
+        let eval = LoaderOptions { batch_size: eval_batch_size, shuffle: false, ..plain.clone() };
         Ok(Self {
             train: Loader::new(train.clone(), options)?,
             plain: Loader::new(train, plain)?,

@@ -146,14 +146,99 @@ impl Loss {
     }
 }
 
+/// The optimizers of a stage, and how far it has come.
+pub struct Trainer {
+    weights: Sgd,
+    bases: Sgd,
+    quantizers: Option<Adam>,
+    /// Steps of the stage.
+    steps: u64,
+    warmup: u64,
+    /// Steps that are done.
+    done: u64,
+}
+
+/// What a step leaves for reports.
+pub struct Step {
+    loss: Loss,
+    logits: Tensor,
+    learning_rate: f64,
+    quantizer_learning_rate: Option<f64>,
+}
+
+impl Trainer {
+    /// Optimizers at the start of a stage.
+    ///
+    /// # Errors
+    /// If libtorch fails.
+    pub fn new(session: &Session<'_>, phase: &Phase) -> Result<Self, TrainError> {
+        let per_epoch = session.feed.steps_per_epoch();
+        let steps = phase.length.steps(per_epoch).max(1);
+        let warmup = phase.warmup.steps(per_epoch).min(steps - 1);
+        let mut weights: Vec<Tensor> = Vec::new();
+        for named in session.model.network.tensors()? {
+            if named.is_parameter && named.tensor.is_floating_point() {
+                weights.push(named.tensor.f_set_requires_grad(true)?);
+            }
+        }
+        let weights = Sgd::new(weights, phase.momentum, phase.weight_decay);
+        let quantizers = match (&session.compressor, phase.quantizers) {
+            (Some(c), Some(_)) => Some(Adam::new(vec![c.log_step.shallow_clone(), c.log_range.shallow_clone()])?),
+            _ => None,
+        };
+        // Bases that learn have the weights' learning rate, and no decay, which would shrink what they reconstruct.
+        let bases = session.compressor.as_ref().map(Compressor::learned_bases).unwrap_or_default();
+        let bases = Sgd::new(bases, phase.momentum, 0.0);
+        Ok(Self { weights, bases, quantizers, steps, warmup, done: 0 })
+    }
+
+    /// One step on a batch of images `x` (`[batch, channels, height, width]`) with labels `y` (`[batch]`): forward, loss,
+    /// backward, optimizers, and what the objective does behind them.
+    ///
+    /// # Errors
+    /// If libtorch or the data fail.
+    pub fn step(
+        &mut self,
+        session: &mut Session<'_>,
+        phase: &Phase,
+        objective: &mut dyn Objective,
+        (x, y): (&Tensor, &Tensor),
+    ) -> Result<Step, TrainError> {
+        let learning_rate = phase.learning_rate * cosine(self.done, self.warmup, self.steps);
+        let t = (self.done + 1) as f64 / self.steps as f64;
+        let mut rates = Vec::new();
+        let logits = session.forward(x, (phase.entropy_weight > 0.0).then_some(&mut rates))?;
+        let terms = Loss::of(session, phase, (x, y), &logits, &rates)?;
+        let mut loss = terms.sum()?;
+        if let Some(compressor) = &session.compressor
+            && let Some(term) = objective.term(compressor, t)?
+        {
+            loss = loss.f_add(&term)?;
+        }
+        loss.f_backward()?;
+        self.weights.step(learning_rate)?;
+        self.bases.step(learning_rate)?;
+        let quantizer_rate =
+            phase.quantizers.map(|(rate, falls)| if falls { rate * cosine(self.done, 0, self.steps) } else { rate });
+        if let (Some(adam), Some(rate)) = (&mut self.quantizers, quantizer_rate) {
+            adam.step(rate)?;
+        }
+        objective.after_step(session, t)?;
+        self.done += 1;
+        session.step += 1;
+        let quantizer_learning_rate = self.quantizers.is_some().then_some(quantizer_rate).flatten();
+        Ok(Step { loss: terms, logits, learning_rate, quantizer_learning_rate })
+    }
+}
+
 /// Trains for a stage, evaluating after each epoch but the last: what a stage does at its end comes before its evaluation.
 ///
 /// # Errors
 /// [`TrainError::Diverged`] if the loss is not finite; whatever the network, the data or a sink fail with.
 pub fn fit(session: &mut Session<'_>, phase: &Phase, objective: &mut dyn Objective) -> Result<(), TrainError> {
     let per_epoch = session.feed.steps_per_epoch() as u64;
-    let steps = phase.length.steps(per_epoch as usize).max(1);
-    let warmup = phase.warmup.steps(per_epoch as usize).min(steps - 1);
+    let mut trainer = Trainer::new(session, phase)?;
+    let steps = trainer.steps;
     let started = Instant::now();
     session.sink.event(&Event::StageStarted {
         stage: phase.name.to_owned(),
@@ -162,25 +247,10 @@ pub fn fit(session: &mut Session<'_>, phase: &Phase, objective: &mut dyn Objecti
         epochs: phase.length.epochs(per_epoch as usize),
         steps,
     })?;
-    let mut weights: Vec<Tensor> = Vec::new();
-    for named in session.model.network.tensors()? {
-        if named.is_parameter && named.tensor.is_floating_point() {
-            weights.push(named.tensor.f_set_requires_grad(true)?);
-        }
-    }
-    let mut sgd = Sgd::new(weights, phase.momentum, phase.weight_decay);
-    let mut adam = match (&session.compressor, phase.quantizers) {
-        (Some(c), Some(_)) => Some(Adam::new(vec![c.log_step.shallow_clone(), c.log_range.shallow_clone()])?),
-        _ => None,
-    };
-    // Bases that learn have the weights' learning rate, and no decay, which would shrink what they reconstruct.
-    let bases = session.compressor.as_ref().map(Compressor::learned_bases).unwrap_or_default();
-    let mut bases = Sgd::new(bases, phase.momentum, 0.0);
     let device = session.device;
     let report_every = (per_epoch / 10).max(1);
     let freeze_norm = phase.batch_norm == BatchNorm::Frozen;
-    let mut done = 0_u64;
-    while done < steps {
+    while trainer.done < steps {
         session.model.network.set_train(true, freeze_norm)?;
         let mut window = Window::new(device)?;
         let epoch_started = Instant::now();
@@ -189,30 +259,10 @@ pub fn fit(session: &mut Session<'_>, phase: &Phase, objective: &mut dyn Objecti
         session.epochs += 1;
         for batch in session.feed.train_epoch(epoch) {
             let (x, y) = batch?;
-            let learning_rate = phase.learning_rate * cosine(done, warmup, steps);
-            let t = (done + 1) as f64 / steps as f64;
-            let mut rates = Vec::new();
-            let logits = session.forward(&x, (phase.entropy_weight > 0.0).then_some(&mut rates))?;
-            let terms = Loss::of(session, phase, (&x, &y), &logits, &rates)?;
-            let mut loss = terms.sum()?;
-            if let Some(compressor) = &session.compressor
-                && let Some(term) = objective.term(compressor, t)?
-            {
-                loss = loss.f_add(&term)?;
-            }
-            loss.f_backward()?;
-            sgd.step(learning_rate)?;
-            bases.step(learning_rate)?;
-            let quantizer_rate =
-                phase.quantizers.map(|(rate, falls)| if falls { rate * cosine(done, 0, steps) } else { rate });
-            if let (Some(adam), Some(rate)) = (&mut adam, quantizer_rate) {
-                adam.step(rate)?;
-            }
-            objective.after_step(session, t)?;
-            window.add(&terms, &logits, &y)?;
+            let step = trainer.step(session, phase, objective, (&x, &y))?;
+            window.add(&step.loss, &step.logits, &y)?;
             trained += y.size()[0] as u64;
-            done += 1;
-            session.step += 1;
+            let done = trainer.done;
             if done.is_multiple_of(report_every) || done.is_multiple_of(per_epoch) || done == steps {
                 let losses = Vec::<f64>::try_from(window.losses.f_to_device(tch::Device::Cpu)?)?;
                 let count = window.steps as f64;
@@ -230,13 +280,13 @@ pub fn fit(session: &mut Session<'_>, phase: &Phase, objective: &mut dyn Objecti
                     epoch: done as f64 / per_epoch as f64,
                     loss: Losses {
                         task: losses[0] / count,
-                        distillation: terms.distillation.is_some().then_some(losses[1] / count),
-                        rate: terms.rate.is_some().then_some(losses[2] / count),
+                        distillation: step.loss.distillation.is_some().then_some(losses[1] / count),
+                        rate: step.loss.rate.is_some().then_some(losses[2] / count),
                         budget: state.map(|s| s.term),
                     },
                     top1: 100.0 * window.correct.f_double_value(&[0])? / window.images as f64,
-                    learning_rate,
-                    quantizer_learning_rate: adam.is_some().then_some(quantizer_rate).flatten(),
+                    learning_rate: step.learning_rate,
+                    quantizer_learning_rate: step.quantizer_learning_rate,
                     bits: session.compressor.as_ref().map(|c| c.bits_per_value()).transpose()?,
                     budget_bits: state.map(|s| s.allowed),
                     multiplier: state.map(|s| s.multiplier),
@@ -250,7 +300,7 @@ pub fn fit(session: &mut Session<'_>, phase: &Phase, objective: &mut dyn Objecti
         }
         session.trained.0 += trained;
         session.trained.1 += epoch_started.elapsed().as_secs_f64();
-        if done < steps {
+        if trainer.done < steps {
             session.evaluate(phase.name, false)?;
         }
         if session.compressor.is_some() {

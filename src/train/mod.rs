@@ -1,8 +1,9 @@
 //! The loop: stages, optimizers, evaluation, checkpoints.
 //!
-//! [`run`] carries out a recipe; [`open_run`] opens a finished run's folder again. The loop emits [`Event`](crate::report::Event)s
-//! and prints nothing.
+//! [`run`] carries out a recipe; [`open_run`] opens a finished run's folder again; [`bench()`] measures what a training step
+//! costs. The loop emits [`Event`](crate::report::Event)s and prints nothing.
 
+mod bench;
 mod checkpoint;
 mod error;
 mod evaluate;
@@ -19,6 +20,7 @@ mod stages;
 mod statistics;
 mod validate;
 
+pub use bench::{BenchOptions, Moment, Row, UnknownRow, WARM_UP, bench, peak_of_row};
 pub use checkpoint::{OpenedRun, open_run};
 pub use error::TrainError;
 pub use evaluate::{Evaluation, evaluate};

@@ -2,6 +2,7 @@
 #include "network.h"
 
 #include <ATen/Context.h>
+#include <ATen/DeviceAccelerator.h>
 #include <ATen/Parallel.h>
 #include <torch/csrc/jit/runtime/custom_operator.h>
 #include <torch/csrc/jit/runtime/interpreter.h>
@@ -320,6 +321,14 @@ int dimbit_set_deterministic(int enabled, char** error) {
     at::globalContext().setDeterministicCuDNN(enabled != 0);
     at::globalContext().setBenchmarkCuDNN(enabled == 0);
     at::globalContext().setFlushDenormal(true);
+  });
+}
+
+// Most bytes that tensors have taken on an accelerator at once, as libtorch's allocator counts them.
+int dimbit_peak_memory(int device_index, int64_t* bytes, char** error) {
+  return guarded(error, [&] {
+    const auto total = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+    *bytes = at::accelerator::getDeviceStats(static_cast<c10::DeviceIndex>(device_index)).allocated_bytes[total].peak;
   });
 }
 

@@ -38,7 +38,10 @@ pub fn carry_out(session: &mut Session<'_>, stage: &CalibrateStage, index: usize
 }
 
 /// Builds the session's compressor.
-fn calibrate(session: &mut Session<'_>, stage: &CalibrateStage) -> Result<(), TrainError> {
+///
+/// # Errors
+/// If the network, the data or a sink fail.
+pub fn calibrate(session: &mut Session<'_>, stage: &CalibrateStage) -> Result<(), TrainError> {
     let sites: Vec<Site> =
         session.model.sites.iter().filter(|s| session.recipe.sites.selects(&s.name)).cloned().collect();
     let positions: &[Position] = match (stage.transform, stage.placement) {

@@ -5,6 +5,8 @@ mod finetune;
 mod search;
 mod train;
 
+pub use calibrate::calibrate;
+
 use super::error::TrainError;
 use super::folder::RunFolder;
 use super::session::Session;

@@ -1,0 +1,1 @@
+"""The parts of scripts/bench-peers: rows, quantizers, measure, results."""

@@ -1,0 +1,182 @@
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use super::print;
+use crate::recipe::{Device, InputShape, Transform};
+use crate::report::{Console, Event, Sink, Verbosity, bench_table};
+use crate::train::{BenchOptions, Moment, Row, TrainError, WARM_UP, bench, peak_of_row};
+
+/// Measures what a training step costs, in time and memory, against the float step of the same network: on synthetic
+/// images, the rows' steps in turn.
+#[derive(Debug, Args)]
+pub struct Bench {
+    /// TorchScript file, scripted or traced.
+    model: PathBuf,
+    /// Shape of one input image: channels, height, width.
+    #[arg(long, value_name = "CxHxW")]
+    input: InputShape,
+    /// Images of a batch.
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    batch: u32,
+    /// Rounds that count; three more come before them.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    steps: u32,
+    /// Where to compute: auto, cpu, cuda or cuda:N.
+    #[arg(long, default_value_t = Device::Auto)]
+    device: Device,
+    /// Threads on the CPU; libtorch's own choice without it.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    threads: Option<u32>,
+    /// The rows to measure, separated by commas; the float row always is.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_values_t = Row::ALL)]
+    rows: Vec<Row>,
+    /// The transform of the joint rows.
+    #[arg(long, value_enum, default_value_t = TransformName::Pca)]
+    transform: TransformName,
+    /// Most extra multiply-accumulates that `--transform auto` may choose, in percent of the network's own.
+    #[arg(long, value_name = "PERCENT", default_value_t = 25.0, value_parser = percent)]
+    max_mac_overhead: f64,
+    /// Bits per value that the row joint-target stands at.
+    #[arg(long, value_name = "BITS", default_value_t = 2.16, value_parser = bits)]
+    target_bits: f64,
+    /// Let the compressed rows follow a float network, as a search does by default: its forward pass counts.
+    #[arg(long)]
+    distillation: bool,
+    /// Leave out the peak memory, for which each row takes some more steps in a process of its own.
+    #[arg(long)]
+    no_memory: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    /// Wait for a line on standard input before each round and print each round's times, for a driver whose own
+    /// measurements take turns with these.
+    #[arg(long, hide = true)]
+    paced: bool,
+    /// Measure the peak memory of one row, whose folder this is: what the program calls itself with.
+    #[arg(long, value_name = "DIR", hide = true)]
+    peak_of: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum TransformName {
+    /// PCA at every site.
+    Pca,
+    /// Site by site what pays, within `--max-mac-overhead`.
+    Auto,
+}
+
+fn bits(text: &str) -> Result<f64, String> {
+    let bits = text.parse::<f64>().ok().filter(|&bits| bits > 0.0 && bits <= 8.0);
+    bits.ok_or_else(|| "bits per value are a number above 0 and at most 8".to_owned())
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let percent = text.parse::<f64>().ok().filter(|&percent| percent >= 0.0 && percent.is_finite());
+    percent.ok_or_else(|| "a percentage is a number from 0 on".to_owned())
+}
+
+impl Bench {
+    pub(super) fn run(&self) -> Result<ExitCode> {
+        let options = self.options();
+        if let Some(state) = &self.peak_of {
+            let row: Row = state.file_name().unwrap_or_default().to_string_lossy().parse()?;
+            let peak = peak_of_row(&options, row, state)?;
+            print(&json!({ "peak_bytes": peak }).to_string())?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let states = tempfile::Builder::new().prefix("dimbit-bench-").tempdir();
+        let states = states.context("no folder for temporary files; TMPDIR names another place for it")?;
+        let mut console = Console::stderr(Verbosity::Normal);
+        let keep = (!self.no_memory).then_some(states.path());
+        let mut report = bench(&options, keep, &mut |moment| self.observe(moment, &mut console))?;
+        if !self.no_memory {
+            let names: Vec<String> = report.rows.iter().map(|row| row.name.clone()).collect();
+            for (index, name) in names.iter().enumerate() {
+                report.set_peak(name, peak_in_child(&states.path().join(name))?);
+                show(&mut console, "peak memory of rows", index + 1, names.len())?;
+            }
+        }
+        console.finish()?;
+        if self.paced {
+            print(&serde_json::to_string(&report)?)?;
+        } else if self.json {
+            print(&serde_json::to_string_pretty(&report)?)?;
+        } else {
+            print(bench_table(&report).trim_end())?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn options(&self) -> BenchOptions {
+        BenchOptions {
+            model: self.model.clone(),
+            input: self.input,
+            batch: self.batch as usize,
+            steps: self.steps as usize,
+            device: self.device,
+            threads: self.threads.map(|threads| threads as usize),
+            rows: self.rows.clone(),
+            transform: match self.transform {
+                TransformName::Pca => Transform::Pca,
+                TransformName::Auto => Transform::Auto,
+            },
+            max_mac_overhead: self.max_mac_overhead,
+            target_bits: self.target_bits,
+            distillation: self.distillation,
+        }
+    }
+
+    fn observe(&self, moment: Moment<'_>, console: &mut Console) -> Result<()> {
+        match moment {
+            Moment::Prepared { ready, rows } => show(console, "rows ready", ready, rows),
+            Moment::RoundBegins if self.paced => {
+                if std::io::stdin().read_line(&mut String::new())? == 0 {
+                    return Err(TrainError::Bench {
+                        what: "the bench ended early".into(),
+                        reason: "standard input ended".into(),
+                        help: "with --paced, give a line for each round",
+                    }
+                    .into());
+                }
+                Ok(())
+            }
+            Moment::RoundBegins => Ok(()),
+            Moment::RoundEnded { round, rounds, milliseconds } => {
+                if self.paced {
+                    let times: serde_json::Map<_, _> =
+                        milliseconds.iter().map(|(row, ms)| (row.to_string(), json!(ms))).collect();
+                    print(&json!({ "round": round, "counts": round >= WARM_UP, "ms": times }).to_string())?;
+                }
+                show(console, "round", round + 1, rounds)
+            }
+        }
+    }
+}
+
+fn show(console: &mut Console, what: &str, done: usize, total: usize) -> Result<()> {
+    let (done, total) = (done as u64, total as u64);
+    console.event(&Event::Progress { stage: "bench".to_owned(), done, total, what: what.to_owned() })?;
+    Ok(())
+}
+
+/// Calls this program once more, with its own arguments, for the row whose folder is `state`.
+fn peak_in_child(state: &Path) -> Result<Option<u64>> {
+    let failed = |reason: String| TrainError::Bench {
+        what: format!("the peak memory of `{}` can't be measured", state.file_name().unwrap_or_default().display()),
+        reason,
+        help: "--no-memory leaves it out",
+    };
+    let program = std::env::current_exe().map_err(|e| failed(e.to_string()))?;
+    let output = Command::new(program).args(std::env::args_os().skip(1)).arg("--peak-of").arg(state).output();
+    let output = output.map_err(|e| failed(e.to_string()))?;
+    if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        return Err(failed(if text.is_empty() { output.status.to_string() } else { text }).into());
+    }
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).map_err(|e| failed(e.to_string()))?;
+    Ok(found["peak_bytes"].as_u64())
+}
