@@ -2,11 +2,12 @@
 //! comes out whose activation tensors are stored in few bits.
 //!
 //! Rooms, each with one concern, from the ground up: [`libtorch`] (the only unsafe code), [`recipe`], [`data`], [`model`],
-//! [`compress`] (the paper's method), [`train`], [`report`], [`cli`].
+//! [`compress`] (the paper's method), [`train`], [`report`], [`export`], [`cli`].
 
 pub mod cli;
 pub mod compress;
 pub mod data;
+pub mod export;
 pub mod libtorch;
 pub mod model;
 pub mod recipe;

@@ -1,0 +1,3 @@
+//! What leaves: the activation [`container`].
+
+pub mod container;
