@@ -17,9 +17,11 @@ fn main() {
         .flag("-fopenmp")
         .include(&include)
         .include(include.join("torch/csrc/api/include"))
+        .file("src/libtorch/cpp/codec.cpp")
         .file("src/libtorch/cpp/folds.cpp")
         .file("src/libtorch/cpp/network.cpp")
         .file("src/libtorch/cpp/layout.cpp")
+        .file("src/libtorch/cpp/rows.cpp")
         .file("src/libtorch/cpp/sites.cpp")
         .file("src/libtorch/cpp/quantize.cpp")
         .compile("dimbit_cpp");

@@ -13,7 +13,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::transform::{Pca, Transform};
-use crate::libtorch::{LibtorchError, Position, quantize};
+use crate::libtorch::{Clamp, CodecParts, LibtorchError, Position, codec, quantize};
 use crate::model::Site;
 
 /// The codec of one site. Steps and ranges live in the [`Compressor`](super::compressor::Compressor).
@@ -127,7 +127,65 @@ impl SiteCodec {
     /// # Errors
     /// If the shape is not the site's.
     pub fn apply(&self, x: &Tensor, quantizers: &Quantizers) -> Result<Tensor, LibtorchError> {
-        self.apply_and(x, quantizers, |_, _| Ok(()), |_, reconstructed| Ok(reconstructed))
+        match self.in_one_pass(x, quantizers, Clamp::NONE)? {
+            Some(reconstructed) => self.bounded(reconstructed),
+            None => self.apply_and(x, quantizers, |_, _| Ok(()), |_, reconstructed| Ok(reconstructed)),
+        }
+    }
+
+    /// The activation function and the codec in one pass over memory, `x` the pre-activation: what [`Self::apply`] and the
+    /// function make of it together. None where they have to be carried out one after the other: the function does more
+    /// than clamp, or a transform stands behind it.
+    ///
+    /// # Errors
+    /// If the shape is not the site's.
+    pub fn activate(&self, x: &Tensor, quantizers: &Quantizers) -> Result<Option<Tensor>, LibtorchError> {
+        match (self.site.clamp, &self.transform, self.position()) {
+            (Some(function), Transform::None { .. }, _) => {
+                let (step, range) = self.per_column(quantizers)?;
+                let rows = to_rows(x, &self.site)?;
+                let quantized = quantize(&rows, &step, &range, &self.prepared.offset, self.signed, function)?;
+                from_rows(&quantized, x, &self.site).map(Some)
+            }
+            (Some(function), Transform::Pca(_), Position::Before) => self.in_one_pass(x, quantizers, function),
+            _ => Ok(None),
+        }
+    }
+
+    /// With a transform of which something is kept: forth, quantized and back, then `activation`.
+    fn in_one_pass(
+        &self,
+        x: &Tensor,
+        quantizers: &Quantizers,
+        activation: Clamp,
+    ) -> Result<Option<Tensor>, LibtorchError> {
+        let Some(Matrices { analysis, bias, synthesis }) = self.matrices()?.filter(|_| self.kept() > 0) else {
+            return Ok(None);
+        };
+        let (step, range) = self.per_column(quantizers)?;
+        let parts = CodecParts {
+            analysis: &analysis,
+            bias: &bias,
+            synthesis: &synthesis,
+            mean: self.transform.mean(),
+            step: &step,
+            range: &range,
+            offset: &self.prepared.offset,
+            signed: self.signed,
+        };
+        let reconstructed = codec(&to_rows(x, &self.site)?, &parts, activation)?;
+        from_rows(&reconstructed, x, &self.site).map(Some)
+    }
+
+    /// Behind the activation function a reconstruction is known not to lie below its least value; where the inverse folds
+    /// into the readers nothing can stand between the two.
+    fn bounded(&self, reconstructed: Tensor) -> Result<Tensor, LibtorchError> {
+        match (&self.transform, self.position(), self.site.lower_bound) {
+            (Transform::Pca(_), Position::After, Some(least)) if !self.site.folds_inverse => {
+                Ok(reconstructed.f_clamp_min(least)?)
+            }
+            _ => Ok(reconstructed),
+        }
     }
 
     /// Like [`Self::apply`]; adds to `rates` the estimated code length of one image in bits, a scalar with gradient: the
@@ -201,7 +259,7 @@ impl SiteCodec {
         let mut quantized = |z: &Tensor| -> Result<Tensor, LibtorchError> {
             let (step, range) = self.per_column(quantizers)?;
             seen(z, &step)?;
-            quantize(z, &step, &range, &self.prepared.offset, self.signed)
+            quantize(z, &step, &range, &self.prepared.offset, self.signed, Clamp::NONE)
         };
         let reconstructed = match self.matrices()? {
             None => quantized(&rows)?,
@@ -213,13 +271,7 @@ impl SiteCodec {
             }
         };
         let reconstructed = completed(&rows, reconstructed)?;
-        let bounded = match (&self.transform, self.position(), self.site.lower_bound) {
-            (Transform::Pca(_), Position::After, Some(least)) if !self.site.folds_inverse => {
-                reconstructed.f_clamp_min(least)?
-            }
-            _ => reconstructed,
-        };
-        from_rows(&bounded, x, &self.site)
+        from_rows(&self.bounded(reconstructed)?, x, &self.site)
     }
 
     /// The matrices of the kept coefficients; none without a transform.

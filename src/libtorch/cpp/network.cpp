@@ -22,9 +22,10 @@ namespace dimbit {
 namespace {
 
 // One call for every instrumented node. `position` is 0 before the activation function, 1 after it, 2 for a tensor that
-// is only observed. Returns a tensor that C++ takes over, or null where `input` is to be used unchanged; on failure
-// `*failed` is set.
-using Hook = at::Tensor* (*)(void* context, int64_t index, int64_t position, const at::Tensor* input, const at::Tensor* weight, int* failed);
+// is only observed. Returns a tensor that C++ takes over, or null where `input` is to be used unchanged. `*status` is set
+// on failure, or before an activation function for a tensor that stands for the function's result already.
+using Hook = at::Tensor* (*)(void* context, int64_t index, int64_t position, const at::Tensor* input, const at::Tensor* weight, int* status);
+constexpr int kFailed = 1, kActivated = 2;
 
 struct ActiveHook {
   Hook hook = nullptr;
@@ -50,16 +51,18 @@ struct HookFailure : std::exception {
   }
 };
 
-void call_hook(Stack& stack, int64_t position) {
+// Leaves the tensor to go on with on the stack; true if it stands for the activation function's result.
+bool call_hook(Stack& stack, int64_t position) {
   const int64_t index = torch::jit::pop(stack).toInt();
   at::Tensor input = torch::jit::pop(stack).toTensor();
+  int status = 0;
   if (active.hook) {
-    int failed = 0;
-    std::unique_ptr<at::Tensor> output(active.hook(active.context, index, position, &input, nullptr, &failed));
-    if (failed) throw HookFailure();
+    std::unique_ptr<at::Tensor> output(active.hook(active.context, index, position, &input, nullptr, &status));
+    if (status == kFailed) throw HookFailure();
     if (output) input = *output;
   }
   torch::jit::push(stack, std::move(input));
+  return status == kActivated;
 }
 
 void call_observer(Stack& stack) {
@@ -67,16 +70,19 @@ void call_observer(Stack& stack) {
   const at::Tensor weight = torch::jit::pop(stack).toTensor();
   const at::Tensor value = torch::jit::pop(stack).toTensor();
   if (!active.hook) return;
-  int failed = 0;
-  active.hook(active.context, index, 2, &value, &weight, &failed);
-  if (failed) throw HookFailure();
+  int status = 0;
+  active.hook(active.context, index, 2, &value, &weight, &status);
+  if (status == kFailed) throw HookFailure();
 }
 
 // Conservative aliasing: no pass may reorder, merge or remove a hook.
 const torch::jit::RegisterOperators registered({
     torch::jit::Operator(
-        "dimbit::before(Tensor x, int site) -> Tensor",
-        [](Stack& stack) { call_hook(stack, 0); },
+        "dimbit::before(Tensor x, int site) -> (Tensor, bool)",
+        [](Stack& stack) {
+          const bool activated = call_hook(stack, 0);
+          torch::jit::push(stack, activated);
+        },
         c10::AliasAnalysisKind::CONSERVATIVE),
     torch::jit::Operator(
         "dimbit::after(Tensor x, int site) -> Tensor",
@@ -88,7 +94,8 @@ const torch::jit::RegisterOperators registered({
         c10::AliasAnalysisKind::CONSERVATIVE),
 });
 
-// Surrounds every activation node by hooks, so that a codec may stand on either side of the activation function.
+// Surrounds every activation node by hooks, so that a codec may stand on either side of the activation function, or take
+// its place: `y, activated = before(x); if activated: y else: after(f(y))`.
 void instrument(Graph& graph) {
   const Survey found = survey(graph);
   int64_t index = 0;
@@ -96,12 +103,20 @@ void instrument(Graph& graph) {
     Node* node = site.node;
     torch::jit::WithInsertPoint before_guard(node);
     Value* number = graph.insertConstant(index++);
-    Node* before = graph.create(c10::Symbol::fromQualString("dimbit::before"), {node->input(0), number});
+    Node* before = graph.create(c10::Symbol::fromQualString("dimbit::before"), {node->input(0), number}, 2);
+    before->outputs()[1]->setType(c10::BoolType::get());
     before->insertBefore(node);
-    node->replaceInput(0, before->output());
+    node->replaceInput(0, before->outputs()[0]);
+    Node* branch = graph.create(c10::prim::If, {before->outputs()[1]}, 1);
+    branch->insertBefore(node);
+    branch->output()->setType(node->output()->type());
+    node->output()->replaceAllUsesWith(branch->output());
+    branch->addBlock()->registerOutput(before->outputs()[0]);
+    torch::jit::Block* plain = branch->addBlock();
+    node->moveBefore(plain->return_node());
     Node* after = graph.create(c10::Symbol::fromQualString("dimbit::after"), {node->output(), number});
     after->insertAfter(node);
-    node->output()->replaceAllUsesDominatedByNodeWith(after, after->output());
+    plain->registerOutput(after->output());
   }
 }
 
