@@ -55,6 +55,28 @@ pub struct PlainTransform {
     pub mean: Tensor,
 }
 
+impl PlainCodec {
+    /// `(z − offset) · (1/step)`, what is rounded to the code. `rows`: `[rows, channels]` → `[rows, kept]`.
+    ///
+    /// # Errors
+    /// If the shape is not the codec's.
+    pub fn scaled(&self, rows: &Tensor) -> Result<Tensor, LibtorchError> {
+        let z = match &self.transform {
+            Some(transform) => transform.bias.f_addmm(rows, &transform.analysis)?,
+            None => rows.shallow_clone(),
+        };
+        Ok(z.f_sub(&self.offset)?.f_mul(&self.step.f_reciprocal()?)?)
+    }
+
+    /// The codes of scaled values: `[rows, kept]`, whole numbers in float32.
+    ///
+    /// # Errors
+    /// If the shape is not the codec's.
+    pub fn codes(&self, scaled: &Tensor) -> Result<Tensor, LibtorchError> {
+        Ok(scaled.f_round()?.f_maximum(&self.low)?.f_minimum(&self.high)?)
+    }
+}
+
 impl SiteCodec {
     /// The codec as plain numbers.
     ///
@@ -137,11 +159,7 @@ mod tests {
 
     /// The module's formulas.
     fn evaluate(plain: &PlainCodec, x: &Tensor) -> (Tensor, Tensor) {
-        let z = match &plain.transform {
-            Some(t) => t.bias.addmm(x, &t.analysis),
-            None => x.shallow_clone(),
-        };
-        let code = ((z - &plain.offset) * plain.step.reciprocal()).round().maximum(&plain.low).minimum(&plain.high);
+        let code = plain.codes(&plain.scaled(x).unwrap()).unwrap();
         let quantized = &plain.offset + &plain.step * &code;
         let reconstructed = match &plain.transform {
             Some(t) => t.mean.addmm(&quantized, &t.synthesis),

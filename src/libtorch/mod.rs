@@ -4,12 +4,14 @@
 //! Everything above this module works with [`tch::Tensor`] and [`Network`] in safe Rust; C++ exceptions arrive here as
 //! [`LibtorchError`] with a readable text.
 
+mod bake;
 mod error;
 mod ffi;
 mod network;
 mod quantize;
 mod runtime;
 
+pub use bake::{Baked, BakedSite, BakedTransform, Folded, extra_file};
 pub use error::LibtorchError;
 pub use network::{Compute, Fold, NamedTensor, Network, Observed, Position, RawSite, RawStored, Survey};
 pub use quantize::quantize;

@@ -88,23 +88,6 @@ const torch::jit::RegisterOperators registered({
         c10::AliasAnalysisKind::CONSERVATIVE),
 });
 
-// Surrounds every activation node by hooks, so that a codec may stand on either side of the activation function.
-void instrument(Graph& graph) {
-  const Survey found = survey(graph);
-  int64_t index = 0;
-  for (const Site& site : found.sites) {
-    Node* node = site.node;
-    torch::jit::WithInsertPoint before_guard(node);
-    Value* number = graph.insertConstant(index++);
-    Node* before = graph.create(c10::Symbol::fromQualString("dimbit::before"), {node->input(0), number});
-    before->insertBefore(node);
-    node->replaceInput(0, before->output());
-    Node* after = graph.create(c10::Symbol::fromQualString("dimbit::after"), {node->output(), number});
-    after->insertAfter(node);
-    node->output()->replaceAllUsesDominatedByNodeWith(after, after->output());
-  }
-}
-
 Value* tensor_constant(Graph& graph) {
   return graph.insertConstant(at::empty({0}));
 }
@@ -195,7 +178,22 @@ at::Tensor first_tensor(const c10::IValue& value) {
 
 } // namespace
 
-// Parameters and buffers of its own, with the flags of the originals.
+void instrument(Graph& graph) {
+  const Survey found = survey(graph);
+  int64_t index = 0;
+  for (const Site& site : found.sites) {
+    Node* node = site.node;
+    torch::jit::WithInsertPoint before_guard(node);
+    Value* number = graph.insertConstant(index++);
+    Node* before = graph.create(c10::Symbol::fromQualString("dimbit::before"), {node->input(0), number});
+    before->insertBefore(node);
+    node->replaceInput(0, before->output());
+    Node* after = graph.create(c10::Symbol::fromQualString("dimbit::after"), {node->output(), number});
+    after->insertAfter(node);
+    node->output()->replaceAllUsesDominatedByNodeWith(after, after->output());
+  }
+}
+
 torch::jit::Module deep_copy(const torch::jit::Module& module) {
   // Recorded, the copies would be functions of the originals instead of leaves.
   at::NoGradGuard guard;
@@ -239,6 +237,10 @@ struct Network {
     return first_tensor(stack.back());
   }
 };
+
+const torch::jit::Module& module_of(const Network& network) {
+  return network.module;
+}
 
 } // namespace dimbit
 
