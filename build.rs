@@ -17,6 +17,8 @@ fn main() {
         .flag("-fopenmp")
         .include(&include)
         .include(include.join("torch/csrc/api/include"))
+        .file("src/libtorch/cpp/absorb.cpp")
+        .file("src/libtorch/cpp/bake.cpp")
         .file("src/libtorch/cpp/codec.cpp")
         .file("src/libtorch/cpp/folds.cpp")
         .file("src/libtorch/cpp/network.cpp")

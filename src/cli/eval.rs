@@ -31,19 +31,25 @@ pub struct Eval {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum SplitName {
+pub(super) enum SplitName {
     /// The validation images.
     Val,
     /// The training images, without augmentation.
     Train,
 }
 
+impl SplitName {
+    pub(super) fn split(self) -> Split {
+        match self {
+            Self::Val => Split::Validation,
+            Self::Train => Split::Train,
+        }
+    }
+}
+
 impl Eval {
     pub(super) fn run(&self) -> Result<ExitCode> {
-        let split = match self.split {
-            SplitName::Val => Split::Validation,
-            SplitName::Train => Split::Train,
-        };
+        let split = self.split.split();
         let measured = if self.what.is_dir() {
             if self.recipe.is_some() {
                 bail!("--recipe goes with a TorchScript file: a run's folder has its own recipe");

@@ -3,10 +3,12 @@
 mod bench;
 mod eval;
 mod explain;
+mod export;
 mod inspect;
 mod run;
 mod schema;
 mod validate;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -28,6 +30,8 @@ enum Command {
     Explain(explain::Explain),
     Run(run::Run),
     Eval(eval::Eval),
+    Export(export::Export),
+    Verify(verify::Verify),
     Bench(bench::Bench),
     Schema(schema::Schema),
 }
@@ -40,6 +44,8 @@ pub fn main() -> ExitCode {
         Command::Explain(command) => command.run(),
         Command::Run(command) => command.run(),
         Command::Eval(command) => command.run(),
+        Command::Export(command) => command.run(),
+        Command::Verify(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Schema(command) => command.run(),
     };
@@ -74,10 +80,9 @@ fn with_causes(error: &anyhow::Error) -> String {
 }
 
 fn code_of(error: &anyhow::Error) -> u8 {
-    match error.downcast_ref::<crate::train::TrainError>() {
-        Some(error) if !error.is_input() => 4,
-        _ => 1,
-    }
+    let failed = error.downcast_ref::<crate::train::TrainError>().is_some_and(|e| !e.is_input())
+        || error.downcast_ref::<crate::export::ExportError>().is_some_and(|e| !e.is_input());
+    if failed { 4 } else { 1 }
 }
 
 /// Writes a result to stdout. A reader that went away (`| head`) is no error.

@@ -51,13 +51,13 @@ struct Prepared {
 
 /// `z = x·analysis + bias`, `x̂ = ẑ·synthesis + μ`.
 #[derive(Debug)]
-struct Matrices {
+pub(super) struct Matrices {
     /// `[channels, kept]`.
-    analysis: Tensor,
+    pub(super) analysis: Tensor,
     /// `[kept]`.
-    bias: Tensor,
+    pub(super) bias: Tensor,
     /// `[kept, channels]`.
-    synthesis: Tensor,
+    pub(super) synthesis: Tensor,
 }
 
 impl Matrices {
@@ -177,14 +177,12 @@ impl SiteCodec {
         from_rows(&reconstructed, x, &self.site).map(Some)
     }
 
-    /// Behind the activation function a reconstruction is known not to lie below its least value; where the inverse folds
-    /// into the readers nothing can stand between the two.
+    /// Behind the activation function a reconstruction is known not to lie below the function's least value; where the
+    /// inverse folds into the readers nothing can stand between the two.
     fn bounded(&self, reconstructed: Tensor) -> Result<Tensor, LibtorchError> {
-        match (&self.transform, self.position(), self.site.lower_bound) {
-            (Transform::Pca(_), Position::After, Some(least)) if !self.site.folds_inverse => {
-                Ok(reconstructed.f_clamp_min(least)?)
-            }
-            _ => Ok(reconstructed),
+        match self.bound_behind() {
+            Some(least) => Ok(reconstructed.f_clamp_min(least)?),
+            None => Ok(reconstructed),
         }
     }
 
@@ -274,8 +272,26 @@ impl SiteCodec {
         from_rows(&self.bounded(reconstructed)?, x, &self.site)
     }
 
+    /// What a reconstruction behind the activation function is not let fall below.
+    pub(super) fn bound_behind(&self) -> Option<f64> {
+        match (&self.transform, self.position()) {
+            (Transform::Pca(_), Position::After) if !self.site.folds_inverse => self.site.lower_bound,
+            _ => None,
+        }
+    }
+
+    /// What code 0 stands for: `[kept]`.
+    pub(super) fn offset(&self) -> &Tensor {
+        &self.prepared.offset
+    }
+
+    /// Without a transform, 1 for channels that are stored and 0 for dropped ones: `[channels]`.
+    pub(super) fn kept_channels(&self) -> Option<&Tensor> {
+        self.prepared.keep.as_ref()
+    }
+
     /// The matrices of the kept coefficients; none without a transform.
-    fn matrices(&self) -> Result<Option<Matrices>, LibtorchError> {
+    pub(super) fn matrices(&self) -> Result<Option<Matrices>, LibtorchError> {
         match (&self.transform, &self.prepared.fixed) {
             (Transform::None { .. }, _) => Ok(None),
             (Transform::Pca(_), Some(fixed)) => Ok(Some(fixed.shallow_clone())),
@@ -284,7 +300,7 @@ impl SiteCodec {
     }
 
     /// Coefficients that are computed and quantized (or, without a transform, all channels).
-    fn kept(&self) -> usize {
+    pub(super) fn kept(&self) -> usize {
         self.prepared.group.numel()
     }
 
@@ -310,7 +326,7 @@ impl SiteCodec {
         Ok((scaled.f_round()?.f_maximum(&low)?.f_minimum(&high)?.f_round()?, &self.prepared.group))
     }
 
-    fn per_column(&self, quantizers: &Quantizers) -> Result<(Tensor, Tensor), LibtorchError> {
+    pub(super) fn per_column(&self, quantizers: &Quantizers) -> Result<(Tensor, Tensor), LibtorchError> {
         let step = quantizers.step.f_index_select(0, &self.prepared.group)?;
         let range = quantizers.range.f_index_select(0, &self.prepared.group)?;
         Ok(match &self.prepared.keep {

@@ -8,6 +8,7 @@
 //! | automatic group partition, the choice of transforms, one water level for the whole network | [`partition`] |
 //! | a site's transform, fixed or learned | [`transform`] |
 //! | the site codec: transform, quantize, transform back | [`codec`] |
+//! | a codec as plain numbers, for exports | [`plain`] |
 //! | all sites together, and the bits that they take | [`compressor`] |
 //! | the budget that falls, and the multiplier that prices it | [`budget`] |
 //! | dropped groups that come back | [`revival`] |
@@ -24,6 +25,7 @@ pub mod compressor;
 pub mod distortion;
 pub mod freeze;
 pub mod partition;
+pub mod plain;
 pub mod quantizer;
 pub mod revival;
 pub mod saved;

@@ -10,6 +10,34 @@ pub(super) struct CNetwork {
     _private: [u8; 0],
 }
 
+/// A baked module owned by C++.
+#[repr(C)]
+pub(super) struct CBaked {
+    _private: [u8; 0],
+}
+
+/// `PlainSite` of `cpp/bake.cpp`.
+#[repr(C)]
+pub(super) struct CPlainSite {
+    pub(super) index: i64,
+    pub(super) position: i64,
+    pub(super) dimensions: i64,
+    pub(super) channels_last: i64,
+    pub(super) fold: i64,
+    pub(super) has_lower_bound: i64,
+    pub(super) lower_bound: f64,
+    pub(super) name: *const c_char,
+    pub(super) key: *const c_char,
+    pub(super) step: *const C_tensor,
+    pub(super) offset: *const C_tensor,
+    pub(super) low: *const C_tensor,
+    pub(super) high: *const C_tensor,
+    pub(super) analysis: *const C_tensor,
+    pub(super) bias: *const C_tensor,
+    pub(super) synthesis: *const C_tensor,
+    pub(super) mean: *const C_tensor,
+}
+
 pub(super) type Hook = unsafe extern "C" fn(
     context: *mut c_void,
     index: i64,
@@ -104,6 +132,29 @@ unsafe extern "C" {
     pub(super) fn dimbit_set_deterministic(enabled: c_int, error: *mut *mut c_char) -> c_int;
     pub(super) fn dimbit_peak_memory(device_index: c_int, bytes: *mut i64, error: *mut *mut c_char) -> c_int;
 
+    pub(super) fn dimbit_bake(
+        network: *const CNetwork,
+        sites: *const CPlainSite,
+        count: i64,
+        fold_batch_norm: c_int,
+        out: *mut *mut CBaked,
+        folded: *mut *mut c_char,
+        error: *mut *mut c_char,
+    ) -> c_int;
+    pub(super) fn dimbit_baked_save(
+        baked: *const CBaked,
+        path: *const c_char,
+        name: *const c_char,
+        text: *const c_char,
+        error: *mut *mut c_char,
+    ) -> c_int;
+    pub(super) fn dimbit_baked_free(baked: *mut CBaked);
+    pub(super) fn dimbit_extra_file(
+        path: *const c_char,
+        name: *const c_char,
+        text: *mut *mut c_char,
+        error: *mut *mut c_char,
+    ) -> c_int;
     pub(super) fn dimbit_libtorch_version() -> *const c_char;
 
     fn free(pointer: *mut c_void);

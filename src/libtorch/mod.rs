@@ -4,6 +4,7 @@
 //! Everything above this module works with [`tch::Tensor`] and [`Network`] in safe Rust; C++ exceptions arrive here as
 //! [`LibtorchError`] with a readable text.
 
+mod bake;
 mod codec;
 mod error;
 mod ffi;
@@ -11,6 +12,7 @@ mod network;
 mod quantize;
 mod runtime;
 
+pub use bake::{Baked, BakedSite, BakedTransform, Folded, extra_file};
 pub use codec::{CodecParts, codec};
 pub use error::LibtorchError;
 pub use network::{Compute, Fold, Hooked, NamedTensor, Network, Observed, Position, RawSite, RawStored, Survey};

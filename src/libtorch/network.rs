@@ -220,6 +220,11 @@ impl Network {
         Self::from_handle(handle)
     }
 
+    /// The C++ object, for as long as `self` lives.
+    pub(super) fn handle(&self) -> *const CNetwork {
+        self.handle
+    }
+
     fn from_handle(handle: *mut CNetwork) -> Result<Self, LibtorchError> {
         let mut network =
             Self { handle, survey: Survey { sites: vec![], computes: vec![], stored: vec![], norm_is_baked: false } };

@@ -68,6 +68,12 @@ pub struct OpenedRun {
     pub compressor: Option<Compressor>,
     /// The recipe's data.
     pub feed: Feed,
+    /// What the run reached.
+    pub summary: Summary,
+    /// The resolved recipe as it stands in the folder.
+    pub recipe: String,
+    /// SHA-256 of the weights and codecs, in hexadecimal digits.
+    pub checkpoint_sha256: String,
 }
 
 /// Opens a finished run's folder. `overrides` change the resolved recipe, for example where data or model lie now.
@@ -99,11 +105,13 @@ pub fn open_run(path: &Path, overrides: &[Override]) -> Result<OpenedRun, TrainE
         });
     }
     let manifest_path = folder.file(MANIFEST);
+    let recipe_path = folder.file("recipe.resolved.yaml");
     let damaged = |path: &Path, reason: String| TrainError::Folder {
         path: path.to_path_buf(),
         reason,
         help: "the file is damaged: run the recipe again",
     };
+    let recipe = std::fs::read_to_string(&recipe_path).map_err(|e| damaged(&recipe_path, e.to_string()))?;
     let bytes = std::fs::read(&manifest_path).map_err(|e| damaged(&manifest_path, e.to_string()))?;
     let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|e| damaged(&manifest_path, e.to_string()))?;
     let tensors_path = folder.file(TENSORS);
@@ -123,5 +131,6 @@ pub fn open_run(path: &Path, overrides: &[Override]) -> Result<OpenedRun, TrainE
             .map_err(|source| TrainError::Restore { path: manifest_path.clone(), source })
     };
     let compressor = manifest.compressor.as_ref().map(restore).transpose()?;
-    Ok(OpenedRun { model, compressor, feed })
+    let checkpoint_sha256 = sha256_of_file(&tensors_path)?;
+    Ok(OpenedRun { model, compressor, feed, summary, recipe, checkpoint_sha256 })
 }

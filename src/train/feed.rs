@@ -18,6 +18,10 @@ pub struct Feed {
     pub train_images: usize,
     /// Validation images.
     pub validation_images: usize,
+    /// Mean of pixels in 0 to 1 that is subtracted: one value, or one a channel.
+    pub mean: Vec<f32>,
+    /// Standard deviation of pixels in 0 to 1 that is divided by: one value, or one a channel.
+    pub std: Vec<f32>,
     device: Device,
 }
 
@@ -65,7 +69,10 @@ impl Feed {
         let (train_images, validation_images) = (train.len(), validation.len());
         let plain = LoaderOptions { crop_padding: 0, horizontal_flip: false, drop_last: false, ..options.clone() };
         let eval = LoaderOptions { batch_size: eval_batch_size, shuffle: false, ..plain.clone() };
+        let (mean, std) = (options.mean.clone(), options.std.clone());
         Ok(Self {
+            mean,
+            std,
             train: Loader::new(train.clone(), options)?,
             plain: Loader::new(train, plain)?,
             validation: Loader::new(validation, eval)?,

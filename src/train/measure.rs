@@ -32,7 +32,7 @@ pub struct Measured {
 /// # Errors
 /// If the folder can't be opened; see [`open_run`].
 pub fn measure_run(folder: &Path, overrides: &[Override], split: Split) -> Result<Measured, TrainError> {
-    let OpenedRun { mut model, compressor, feed } = open_run(folder, overrides)?;
+    let OpenedRun { mut model, compressor, feed, .. } = open_run(folder, overrides)?;
     let found = evaluate(&mut model, compressor.as_ref(), &feed, split, true, |_, _| Ok(()))?;
     let bits = compressor.as_ref().map(Compressor::bits_per_value).transpose()?;
     let stored = stored_bits(&model, compressor.as_ref())?;

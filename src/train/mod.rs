@@ -26,6 +26,6 @@ pub use error::TrainError;
 pub use evaluate::{Evaluation, evaluate};
 pub use feed::Feed;
 pub use measure::{Measured, measure_model, measure_run};
-pub use run::{RunOptions, run};
+pub use run::{RunOptions, run, stored_bits};
 pub use session::resolve_device;
 pub use validate::validate;

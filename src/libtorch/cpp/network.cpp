@@ -78,7 +78,11 @@ void call_observer(Stack& stack) {
 // Conservative aliasing: no pass may reorder, merge or remove a hook.
 const torch::jit::RegisterOperators registered({
     torch::jit::Operator(
-        "dimbit::before(Tensor x, int site) -> (Tensor, bool)",
+        "dimbit::before(Tensor x, int site) -> Tensor",
+        [](Stack& stack) { call_hook(stack, 0); },
+        c10::AliasAnalysisKind::CONSERVATIVE),
+    torch::jit::Operator(
+        "dimbit::offer(Tensor x, int site) -> (Tensor, bool)",
         [](Stack& stack) {
           const bool activated = call_hook(stack, 0);
           torch::jit::push(stack, activated);
@@ -93,32 +97,6 @@ const torch::jit::RegisterOperators registered({
         [](Stack& stack) { call_observer(stack); },
         c10::AliasAnalysisKind::CONSERVATIVE),
 });
-
-// Surrounds every activation node by hooks, so that a codec may stand on either side of the activation function, or take
-// its place: `y, activated = before(x); if activated: y else: after(f(y))`.
-void instrument(Graph& graph) {
-  const Survey found = survey(graph);
-  int64_t index = 0;
-  for (const Site& site : found.sites) {
-    Node* node = site.node;
-    torch::jit::WithInsertPoint before_guard(node);
-    Value* number = graph.insertConstant(index++);
-    Node* before = graph.create(c10::Symbol::fromQualString("dimbit::before"), {node->input(0), number}, 2);
-    before->outputs()[1]->setType(c10::BoolType::get());
-    before->insertBefore(node);
-    node->replaceInput(0, before->outputs()[0]);
-    Node* branch = graph.create(c10::prim::If, {before->outputs()[1]}, 1);
-    branch->insertBefore(node);
-    branch->output()->setType(node->output()->type());
-    node->output()->replaceAllUsesWith(branch->output());
-    branch->addBlock()->registerOutput(before->outputs()[0]);
-    torch::jit::Block* plain = branch->addBlock();
-    node->moveBefore(plain->return_node());
-    Node* after = graph.create(c10::Symbol::fromQualString("dimbit::after"), {node->output(), number});
-    after->insertAfter(node);
-    plain->registerOutput(after->output());
-  }
-}
 
 Value* tensor_constant(Graph& graph) {
   return graph.insertConstant(at::empty({0}));
@@ -210,7 +188,49 @@ at::Tensor first_tensor(const c10::IValue& value) {
 
 } // namespace
 
-// Parameters and buffers of its own, with the flags of the originals.
+std::vector<HookedNode> instrument(Graph& graph) {
+  const Survey found = survey(graph);
+  std::vector<HookedNode> hooked;
+  for (const Site& site : found.sites) {
+    Node* node = site.node;
+    torch::jit::WithInsertPoint before_guard(node);
+    Value* number = graph.insertConstant(static_cast<int64_t>(hooked.size()));
+    Node* before = graph.create(c10::Symbol::fromQualString("dimbit::before"), {node->input(0), number});
+    before->insertBefore(node);
+    node->replaceInput(0, before->output());
+    Node* after = graph.create(c10::Symbol::fromQualString("dimbit::after"), {node->output(), number});
+    after->insertAfter(node);
+    node->output()->replaceAllUsesDominatedByNodeWith(after, after->output());
+    hooked.push_back({before, node, after});
+  }
+  return hooked;
+}
+
+namespace {
+
+// Lets a hook before an activation function take the function's place:
+// `y, activated = offer(x); if activated: y else: after(f(y))`.
+void offer_activations(Graph& graph, const std::vector<HookedNode>& hooked) {
+  for (const auto& [before, activation, after] : hooked) {
+    Node* offer = graph.create(c10::Symbol::fromQualString("dimbit::offer"), before->inputs(), 2);
+    offer->outputs()[1]->setType(c10::BoolType::get());
+    offer->insertBefore(before);
+    before->output()->replaceAllUsesWith(offer->outputs()[0]);
+    before->destroy();
+    Node* branch = graph.create(c10::prim::If, {offer->outputs()[1]}, 1);
+    branch->insertBefore(activation);
+    branch->output()->setType(after->output()->type());
+    after->output()->replaceAllUsesWith(branch->output());
+    branch->addBlock()->registerOutput(offer->outputs()[0]);
+    torch::jit::Block* plain = branch->addBlock();
+    activation->moveBefore(plain->return_node());
+    after->moveBefore(plain->return_node());
+    plain->registerOutput(after->output());
+  }
+}
+
+} // namespace
+
 torch::jit::Module deep_copy(const torch::jit::Module& module) {
   // Recorded, the copies would be functions of the originals instead of leaves.
   at::NoGradGuard guard;
@@ -241,7 +261,7 @@ struct Network {
     survey_json = to_json(found);
     observe(*watched, found);
     observed = Code(watched, "forward");
-    instrument(*plain);
+    offer_activations(*plain, instrument(*plain));
     hooked = Code(plain, "forward");
   }
 
@@ -254,6 +274,10 @@ struct Network {
     return first_tensor(stack.back());
   }
 };
+
+const torch::jit::Module& module_of(const Network& network) {
+  return network.module;
+}
 
 } // namespace dimbit
 

@@ -1,0 +1,68 @@
+#!/usr/bin/env python3
+"""Classifies an image with a network that `dimbit export --format torchscript` wrote.
+
+    use-in-python.py FILE IMAGE_OR_NPY
+
+The file needs PyTorch and nothing else. This example also needs NumPy and, for
+pictures, Pillow. IMAGE_OR_NPY is a picture, or an array: bytes [height, width]
+or [height, width, channels], or a batch as the network takes it, float32
+[batch, channels, height, width].
+"""
+
+import json
+import sys
+
+import numpy
+import torch
+
+
+def load(path):
+    """The network, and what the file tells of it."""
+    extra = {"dimbit.json": ""}
+    network = torch.jit.load(path, map_location="cpu", _extra_files=extra)
+    return network, json.loads(extra["dimbit.json"])
+
+
+def pixels_of(path):
+    """A picture or array as [height, width, channels] bytes, or a whole batch."""
+    if path.endswith(".npy"):
+        array = numpy.load(path)
+        return array[:, :, None] if array.ndim == 2 else array
+    from PIL import Image
+    picture = Image.open(path)
+    picture = picture.convert("L" if picture.mode in ("1", "L") else "RGB")
+    return numpy.atleast_3d(numpy.asarray(picture))
+
+
+def prepare(pixels, about):
+    """One image as the network takes it: centred on black or cropped to its size, normalised."""
+    channels, height, width = about["shape"]
+    image = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
+    top, left = (height - image.shape[1]) // 2, (width - image.shape[2]) // 2
+    # Negative amounts crop.
+    image = torch.nn.functional.pad(
+        image, (left, width - image.shape[2] - left, top, height - image.shape[1] - top))
+    mean, std = (torch.tensor(about[key])[:, None, None] for key in ("mean", "std"))
+    return ((image.expand(channels, -1, -1) - mean) / std)[None]
+
+
+def main():
+    if len(sys.argv) != 3:
+        sys.exit("usage: use-in-python.py FILE IMAGE_OR_NPY")
+    network, about = load(sys.argv[1])
+    print(f"{len(about['sites'])} compressed sites, {about['bits_per_value']:.4f} bits per value")
+    pixels = pixels_of(sys.argv[2])
+    images = torch.from_numpy(pixels) if pixels.ndim == 4 else prepare(pixels, about["input"])
+    with torch.no_grad():
+        logits, codes = network.forward_and_codes(images)
+        assert torch.equal(logits, network(images))
+    for site, values in codes.items():
+        print(f"{site}: codes {list(values.shape)}, from {values.min()} to {values.max()}" if values.numel()
+              else f"{site}: nothing is stored")
+    for number, probabilities in enumerate(logits.softmax(1)):
+        best = int(probabilities.argmax())
+        print(f"image {number}: class {best} ({100 * probabilities[best]:.1f} %)")
+
+
+if __name__ == "__main__":
+    main()
