@@ -4,6 +4,8 @@ mod bench;
 mod eval;
 mod explain;
 mod inspect;
+mod pack;
+mod report;
 mod run;
 mod schema;
 mod validate;
@@ -11,6 +13,9 @@ mod validate;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::export::PackError;
+use crate::train::TrainError;
 
 /// Compresses the activations of convolutional networks: joint PCA dimension reduction and learnable mixed-precision
 /// quantization of TorchScript networks, driven by a recipe.
@@ -28,6 +33,8 @@ enum Command {
     Explain(explain::Explain),
     Run(run::Run),
     Eval(eval::Eval),
+    Pack(pack::Pack),
+    Report(report::Report),
     Bench(bench::Bench),
     Schema(schema::Schema),
 }
@@ -40,19 +47,21 @@ pub fn main() -> ExitCode {
         Command::Explain(command) => command.run(),
         Command::Run(command) => command.run(),
         Command::Eval(command) => command.run(),
+        Command::Pack(command) => command.run(),
+        Command::Report(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Schema(command) => command.run(),
     };
     match outcome {
         Ok(code) => code,
         Err(error) => {
-            report(&error);
+            show(&error);
             ExitCode::from(code_of(&error))
         }
     }
 }
 
-fn report(error: &anyhow::Error) {
+fn show(error: &anyhow::Error) {
     let text = with_causes(error);
     // Findings bring their own `error[code]`.
     if text.starts_with("error") {
@@ -74,10 +83,9 @@ fn with_causes(error: &anyhow::Error) -> String {
 }
 
 fn code_of(error: &anyhow::Error) -> u8 {
-    match error.downcast_ref::<crate::train::TrainError>() {
-        Some(error) if !error.is_input() => 4,
-        _ => 1,
-    }
+    let of_pack = error.downcast_ref::<PackError>().map(PackError::is_input);
+    let input = of_pack.or_else(|| error.downcast_ref::<TrainError>().map(TrainError::is_input));
+    if input.unwrap_or(true) { 1 } else { 4 }
 }
 
 /// Writes a result to stdout. A reader that went away (`| head`) is no error.
