@@ -177,7 +177,11 @@ pub fn pack_table(report: &PackReport) -> String {
 
     let mut totals = Grid::new(&[Left, Right, Left]);
     let mut total = |label: &str, bytes: u64, note: String| totals.row([label.to_owned(), thousands(bytes), note]);
-    let expected = format!("bytes; claimed: {}, each group rounded up to a byte", thousands(sums.claimed_bytes));
+    let claimed = thousands(sums.claimed_bytes);
+    let expected = match sums.payload_bytes < sums.claimed_bytes {
+        true => format!("bytes, entropy-coded; at the claimed bits {claimed}"),
+        false => format!("bytes; claimed: {claimed}, each group rounded up to a byte"),
+    };
     total("payload", sums.payload_bytes, expected);
     total("side information", report.side_information_bytes, "bytes, once for all images".to_owned());
     total("header", report.header_bytes, "bytes: counts, lengths, checksums".to_owned());

@@ -44,7 +44,7 @@ pub(super) fn curves(timeline: &Timeline, float_top1: f64) -> Option<String> {
     svg.text(70.0, TOP1.0 - 12.0, "s fc", "validation");
     svg.text(134.0, TOP1.0 - 12.0, "s fd", "training batches");
     if float_top1.is_finite() {
-        svg.text(226.0, TOP1.0 - 12.0, "s ff", "float network (dashed)");
+        svg.text(234.0, TOP1.0 - 12.0, "s ff", "float (dashed)");
         svg.line("lf dash thin", [(LEFT, top1.at(float_top1)), (RIGHT, top1.at(float_top1))]);
     }
     svg.line("ld thin", along(&timeline.training_top1, &top1));

@@ -7,6 +7,7 @@ mod svg;
 mod widths;
 
 use std::fmt::Write;
+use std::path::Path;
 
 use super::compare::{Report, RunReport, bytes, digits};
 use super::format::{count, thousands};
@@ -30,8 +31,9 @@ pub fn report_page(report: &Report) -> String {
     );
     results(&mut page, report);
     traffic(&mut page, report);
+    let titles = labels(runs);
     for (index, run) in runs.iter().enumerate() {
-        let title = escape(&format!("{} {}", index + 1, run.folder));
+        let title = escape(&titles[index]);
         match runs.len() {
             1 => page.push_str(&of_run(run)),
             _ => {
@@ -63,18 +65,22 @@ fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     format!("<div class=\"table\"><table>\n<thead>{head}</thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n")
 }
 
-/// A run's number and name.
-fn label(number: usize, run: &RunReport) -> String {
-    format!("{number} {}", run.folder)
+/// A run's number and name: the folder's own name, or the whole path where two runs share a name.
+fn labels(runs: &[RunReport]) -> Vec<String> {
+    let own = |run: &RunReport| Path::new(&run.folder).file_name().map(|name| name.to_string_lossy().into_owned());
+    let label = |(number, run): (usize, &RunReport)| {
+        let name = own(run).filter(|name| runs.iter().filter(|other| own(other).as_ref() == Some(name)).count() == 1);
+        format!("{number} {}", name.unwrap_or_else(|| run.folder.clone()))
+    };
+    (1..).zip(runs).map(label).collect()
 }
 
 fn results(page: &mut String, report: &Report) {
     page.push_str("<h2>What was reached</h2>\n");
-    let numbered = || (1..).zip(&report.runs);
-    let rows = numbered().map(|(number, run)| {
+    let rows = labels(&report.runs).into_iter().zip(&report.runs).map(|(label, run)| {
         let summary = &run.summary;
         vec![
-            label(number, run),
+            label,
             summary.mode.clone(),
             format!("{:.2}", summary.top1),
             format!("{:.2}", summary.float_top1),
@@ -88,10 +94,10 @@ fn results(page: &mut String, report: &Report) {
         "<p class=\"faint\">bits: stored bits over the values of the original tensors (relu convention); stored: over every \
          tensor that a fused kernel reads; entropy: Shannon entropy of the codes.</p>\n",
     );
-    let rows = numbered().map(|(number, run)| {
+    let rows = (1..).zip(&report.runs).map(|(number, run)| {
         let summary = &run.summary;
         vec![
-            label(number, run),
+            format!("{number}"),
             format!("{:.1}", 100.0 * summary.dropped_fraction),
             thousands(summary.side_information_bytes),
             format!("{:.1}", summary.mac_overhead_percent),
@@ -175,8 +181,8 @@ fn of_run(run: &RunReport) -> String {
     text.push_str("</div>\n");
     if !run.histograms.is_empty() {
         let caption = format!(
-            "How often each integer code occurs in a site, over all its groups and {}. Across: the code, from the least to the \
-             largest; up: its share, with the highest in percent. Groups have steps of their own, so a code stands for another \
+            "How often each integer code occurs in a site, over all its groups and {}. Across: the code, in \
+             the range around 0 that holds 99 % of them; up: its share, with the highest in percent. Groups have steps of their own, so a code stands for another \
              value in each. What is far from flat can be entropy-coded.",
             count(run.histogram_images as usize, "validation image")
         );

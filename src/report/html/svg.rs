@@ -1,14 +1,14 @@
 //! What the pictures share: escaping, axes, lines and labels.
 //!
-//! A picture is drawn 400 units wide and shown from 340 to 560 pixels wide, so that its text stays readable on a phone.
+//! A picture is drawn 360 units wide and shown from 340 to 560 pixels wide, so that its text stays readable on a phone.
 
 use std::fmt::Write;
 
 /// Width of a picture.
-pub(super) const WIDTH: f64 = 400.0;
+pub(super) const WIDTH: f64 = 360.0;
 /// Where a chart's panel begins and ends.
-pub(super) const LEFT: f64 = 44.0;
-pub(super) const RIGHT: f64 = 388.0;
+pub(super) const LEFT: f64 = 40.0;
+pub(super) const RIGHT: f64 = 350.0;
 
 /// A text for HTML, in content as well as in attributes. Control characters, which XML forbids, become `�`.
 pub(super) fn escape(text: &str) -> String {
