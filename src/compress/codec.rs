@@ -326,6 +326,33 @@ impl SiteCodec {
         Ok((scaled.f_round()?.f_maximum(&low)?.f_minimum(&high)?.f_round()?, &self.prepared.group))
     }
 
+    /// The columns of [`Self::codes`] that hold the members of a group (of the codec's own groups), in their order; none for
+    /// a dropped group of coefficients. A dropped channel without a transform has a column of zeros.
+    ///
+    /// # Errors
+    /// If libtorch fails.
+    pub fn code_columns(&self, group: usize) -> Result<Vec<i64>, LibtorchError> {
+        if let (Transform::None { .. }, Some(members)) = (&self.transform, self.groups.get(group)) {
+            return Ok(members.iter().map(|&channel| channel as i64).collect());
+        }
+        let groups = Vec::<i64>::try_from(self.prepared.group.f_to_device(Device::Cpu)?)?;
+        let own = (self.first_group + group) as i64;
+        Ok((0_i64..).zip(groups).filter(|&(_, of)| of == own).map(|(column, _)| column).collect())
+    }
+
+    /// The value of code 0 in groups that are not dropped.
+    pub fn code_offset(&self) -> f64 {
+        code_offset(&self.site, &self.transform, self.signed)
+    }
+
+    /// What leads back from kept coefficients to channels, a row for each: `[kept, channels]`; none without a transform.
+    ///
+    /// # Errors
+    /// If libtorch fails.
+    pub fn synthesis(&self) -> Result<Option<Tensor>, LibtorchError> {
+        Ok(self.matrices()?.map(|matrices| matrices.synthesis))
+    }
+
     pub(super) fn per_column(&self, quantizers: &Quantizers) -> Result<(Tensor, Tensor), LibtorchError> {
         let step = quantizers.step.f_index_select(0, &self.prepared.group)?;
         let range = quantizers.range.f_index_select(0, &self.prepared.group)?;
@@ -356,6 +383,14 @@ fn from_rows(rows: &Tensor, like: &Tensor, site: &Site) -> Result<Tensor, Libtor
     Ok(rows.f_reshape(&shape)?.f_movedim_int(-1, 1)?)
 }
 
+/// Codes without a sign begin at the activation function's least value.
+fn code_offset(site: &Site, transform: &Transform, signed: bool) -> f64 {
+    match (transform, signed) {
+        (Transform::None { .. }, false) => site.lower_bound.unwrap_or(0.0),
+        _ => 0.0,
+    }
+}
+
 fn prepare(
     site: &Site,
     transform: &Transform,
@@ -384,7 +419,7 @@ fn prepare(
             let group = indices(of_channel.iter().map(|&g| (first_group + g) as i64).collect())?;
             let keep: Vec<f32> = of_channel.iter().map(|&g| f32::from(u8::from(!dropped[g]))).collect();
             let keep = Tensor::from_slice(&keep).f_to_device(device)?;
-            let least = if signed { 0.0 } else { site.lower_bound.unwrap_or(0.0) };
+            let least = code_offset(site, transform, signed);
             let of_dropped = mean.f_mul(&keep.f_neg()?.f_add_scalar(1.0)?)?;
             let offset = of_dropped.f_add(&keep.f_mul_scalar(least)?)?;
             Ok(Prepared { group, offset, keep: Some(keep), fixed: None, columns, dropped: dropped_columns })
