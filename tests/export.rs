@@ -28,11 +28,16 @@ fn joint() -> &'static Run {
 
 /// Exports a run; hands back the file.
 fn export(run: &Run, name: &str, options: &[&str]) -> PathBuf {
+    export_and_say(run, name, options).0
+}
+
+/// Exports a run; hands back the file and what was printed.
+fn export_and_say(run: &Run, name: &str, options: &[&str]) -> (PathBuf, String) {
     let file = run.folder.join(name);
     let path = file.to_str().unwrap();
     let all = [&["export", "run", "--format", "torchscript", "--out", path], options].concat();
-    dimbit_in(&run.folder, &all).fine();
-    file
+    let said = dimbit_in(&run.folder, &all).fine();
+    (file, said)
 }
 
 fn verify(run: &Run, file: &Path) -> Json {
@@ -98,9 +103,14 @@ fn every_fold_is_exact() {
         let calibrate =
             format!("stages:\n  - {{stage: calibrate, images: 128, transform: pca, placement: {placement}}}\n");
         let search = "  - {stage: search, length: 4st, target_bits: 4}\n";
-        let run = Run::of(&(head("folds-scripted.pt") + &calibrate + search));
-        for options in [&[][..], &["--unfolded"], &["--fold-batch-norm"]] {
-            agrees(&run, &export(&run, "folds.pt", options));
+        for model in ["absorbs-scripted.pt", "absorbs-traced.pt"] {
+            let run = Run::of(&(head(model) + &calibrate + search));
+            for (options, folded) in [(&["--fold-batch-norm"][..], true), (&["--unfolded"], false)] {
+                let (file, said) = export_and_say(&run, "absorbs.pt", options);
+                agrees(&run, &file);
+                let none = said.contains("; 0 of 12 transforms");
+                assert_eq!(none, !folded, "{placement}, {model}: {said}");
+            }
         }
     }
 }
@@ -202,7 +212,7 @@ fn a_step_that_is_off_by_a_percent_is_found_and_its_site_named() {
 #[test]
 fn the_metadata_tell_what_the_file_is() {
     let file = export(joint(), "told.pt", &[]);
-    let name = "told/extra/dimbit.json";
+    let name = "archive/extra/dimbit.json";
     let Some(text) = python(&[
         "-c",
         "import sys, zipfile; print(zipfile.ZipFile(sys.argv[1]).read(sys.argv[2]).decode())",
@@ -233,14 +243,14 @@ fn what_can_not_be_exported_is_refused() {
     let to = |path: &str| dimbit_in(&joint().folder, &["export", "run", "--format", "torchscript", "--out", path]);
     to("nowhere/file.pt").refused(1, &["can't write nowhere/file.pt", "No such file", "help: give another path"]);
     to("run").refused(1, &["can't write run: it is a folder"]);
-    to("").refused(1, &["can't write"]);
     let temporary = tempdir().unwrap();
     let whole = joint().path();
     for missing in ["summary.json", "checkpoints/final.safetensors", "checkpoints/final.json", "recipe.resolved.yaml"] {
         let part = temporary.path().join("part");
         let _ = fs::remove_dir_all(&part);
         fs::create_dir_all(part.join("checkpoints")).unwrap();
-        for name in ["summary.json", "checkpoints/final.safetensors", "checkpoints/final.json", "recipe.resolved.yaml"] {
+        for name in ["summary.json", "checkpoints/final.safetensors", "checkpoints/final.json", "recipe.resolved.yaml"]
+        {
             if name != missing {
                 fs::copy(whole.join(name), part.join(name)).unwrap();
             }
@@ -262,9 +272,7 @@ fn what_can_not_be_exported_is_refused() {
 #[test]
 fn a_file_that_is_no_export_of_the_run_is_refused() {
     let file = export(joint(), "right.pt", &[]);
-    let against = |path: &Path| {
-        dimbit_in(&joint().folder, &["verify", "run", "--against", path.to_str().unwrap()])
-    };
+    let against = |path: &Path| dimbit_in(&joint().folder, &["verify", "run", "--against", path.to_str().unwrap()]);
     let temporary = tempdir().unwrap();
     let path = |name: &str| temporary.path().join(name);
 
@@ -277,7 +285,8 @@ fn a_file_that_is_no_export_of_the_run_is_refused() {
     against(&path("cut.pt")).refused(1, &["cut.pt", "no TorchScript file, or was cut short"]);
     against(&common::fixture("tiny-scripted.pt")).refused(1, &["tiny-scripted.pt", "carries no dimbit.json"]);
 
-    let other = Run::of(&(head("tiny-traced.pt") + "stages:\n  - {stage: calibrate, images: 64}\n"));
+    let without_training = stages(2.5).replace("  - {stage: train, length: 12st}\n", "");
+    let other = Run::of(&(head("tiny-traced.pt") + &without_training));
     against(&export(&other, "other.pt", &[])).refused(1, &["an export of another network", "model_sha256"]);
     let again = Run::of(&tiny().replace("seed: 3", "seed: 4").replace("length: 12st", "length: 2st"));
     against(&export(&again, "again.pt", &[])).refused(1, &["an export of another run", "recipe_sha256"]);

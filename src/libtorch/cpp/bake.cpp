@@ -7,6 +7,8 @@
 #include <torch/csrc/jit/passes/peephole.h>
 #include <torch/csrc/jit/passes/shape_analysis.h>
 
+#include <cerrno>
+#include <fstream>
 #include <map>
 #include <set>
 #include <string>
@@ -441,7 +443,13 @@ int dimbit_bake(
 }
 
 int dimbit_baked_save(const dimbit::Baked* baked, const char* path, const char* name, const char* text, char** error) {
-  return guarded(error, [&] { baked->module.save(path, {{name, text}}); });
+  return guarded(error, [&] {
+    // By a stream: the archive of a path would be named after it, and here the path is a temporary one.
+    std::ofstream out(path, std::ios::binary);
+    baked->module.save(out, {{name, text}});
+    out.close();
+    TORCH_CHECK(out, "the file system refused it: ", std::strerror(errno));
+  });
 }
 
 void dimbit_baked_free(dimbit::Baked* baked) {
