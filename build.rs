@@ -19,9 +19,11 @@ fn main() {
         .include(include.join("torch/csrc/api/include"))
         .file("src/libtorch/cpp/absorb.cpp")
         .file("src/libtorch/cpp/bake.cpp")
+        .file("src/libtorch/cpp/codec.cpp")
         .file("src/libtorch/cpp/folds.cpp")
         .file("src/libtorch/cpp/network.cpp")
         .file("src/libtorch/cpp/layout.cpp")
+        .file("src/libtorch/cpp/rows.cpp")
         .file("src/libtorch/cpp/sites.cpp")
         .file("src/libtorch/cpp/quantize.cpp")
         .compile("dimbit_cpp");

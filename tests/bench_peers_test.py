@@ -20,9 +20,8 @@ def measured():
         "dimbit-joint": [100.0, 100.0, 120.0, 90.0],
     }
     peaks = {"pytorch-float": 400_000_000, "lsq": 500_000_000, "dimbit-float": 300_000_000, "dimbit-joint": None}
-    how = {"machine": "a machine", "threads": 2, "batch": 16, "size": 224, "rounds": 4, "transform": "pca",
-           "target_bits": 2.16, "torch": "2.11.0", "torchvision": "0.26.0", "brevitas": "0.13.4", "dimbit": "0.1.0"}
-    return {"measured": how, "networks": [{"network": "resnet18", "rows": results.rows(times, peaks)}]}
+    how = {"machine": "a machine", "threads": 2, "batch": 16, "size": 224, "rounds": 4, "torch": "2.11.0", "torchvision": "0.26.0", "brevitas": "0.13.4", "dimbit": "0.1.0"}
+    return {"measured": how, "networks": [{"network": "resnet18", "transform": "pca", "target_bits": 2.16, "rows": results.rows(times, peaks)}]}
 
 
 class Results(unittest.TestCase):

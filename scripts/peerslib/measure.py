@@ -13,11 +13,12 @@ PEAK_STEPS = 5
 class Dimbit:
     """`dimbit bench`, one round for each line that it is given."""
 
-    def __init__(self, binary, model, options):
+    def __init__(self, binary, model, joint, options):
+        transform, target_bits = joint
         command = [
             binary, "bench", model, "--input", f"3x{options.size}x{options.size}", "--batch", options.batch,
             "--steps", options.rounds, "--threads", options.threads, "--device", "cpu", "--target-bits",
-            options.target_bits, "--transform", options.transform, "--paced",
+            target_bits, "--transform", transform, "--paced",
         ]
         self.process = subprocess.Popen(
             [str(word) for word in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -50,14 +51,16 @@ class Dimbit:
             self.process.wait()
 
 
-def times(binary, model, network, names, options, say):
-    """Milliseconds of each row, a list with one for each round that counts, and dimbit's peaks."""
+def times(binary, model, network, names, joint, options, say):
+    """Milliseconds of each row, a list with one for each round that counts, and dimbit's peaks.
+
+    `joint`: the transform of dimbit's row joint, and the bits of its row joint-target."""
     import torch
 
     from peerslib.rows import Row
 
     torch.set_num_threads(options.threads)
-    dimbit = Dimbit(binary, model, options)
+    dimbit = Dimbit(binary, model, joint, options)
     try:
         # While dimbit calibrates, nothing is measured yet.
         rows = [(name, Row(name, network, options.batch, options.size)) for name in names]

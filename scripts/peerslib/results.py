@@ -50,11 +50,11 @@ def markdown(results):
     parts = [
         f"{how['machine']}, {plural(how['threads'], 'thread')}, batch {how['batch']}, {how['size']}×{how['size']} pixels, "
         f"{plural(how['rounds'], 'round')}; PyTorch {how['torch']}, torchvision {how['torchvision']}, Brevitas {how['brevitas']}; "
-        f"dimbit {how['dimbit']}, `--transform {how['transform']} --target-bits {how['target_bits']}`."
+        f"dimbit {how['dimbit']}."
     ]
     for network in results["networks"]:
         lines = [
-            f"**{network['network']}**", "",
+            f"**{network['network']}**, `--transform {network['transform']} --target-bits {network['target_bits']}`", "",
             "| row | median ms | quartiles | × PyTorch float | × own float | peak MB | × own float |",
             "|---|---:|---:|---:|---:|---:|---:|",
         ]

@@ -5,6 +5,8 @@ mod eval;
 mod explain;
 mod export;
 mod inspect;
+mod pack;
+mod report;
 mod run;
 mod schema;
 mod validate;
@@ -13,6 +15,9 @@ mod verify;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::export::{ExportError, PackError};
+use crate::train::TrainError;
 
 /// Compresses the activations of convolutional networks: joint PCA dimension reduction and learnable mixed-precision
 /// quantization of TorchScript networks, driven by a recipe.
@@ -32,6 +37,8 @@ enum Command {
     Eval(eval::Eval),
     Export(export::Export),
     Verify(verify::Verify),
+    Pack(pack::Pack),
+    Report(report::Report),
     Bench(bench::Bench),
     Schema(schema::Schema),
 }
@@ -46,19 +53,21 @@ pub fn main() -> ExitCode {
         Command::Eval(command) => command.run(),
         Command::Export(command) => command.run(),
         Command::Verify(command) => command.run(),
+        Command::Pack(command) => command.run(),
+        Command::Report(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Schema(command) => command.run(),
     };
     match outcome {
         Ok(code) => code,
         Err(error) => {
-            report(&error);
+            show(&error);
             ExitCode::from(code_of(&error))
         }
     }
 }
 
-fn report(error: &anyhow::Error) {
+fn show(error: &anyhow::Error) {
     let text = with_causes(error);
     // Findings bring their own `error[code]`.
     if text.starts_with("error") {
@@ -80,9 +89,12 @@ fn with_causes(error: &anyhow::Error) -> String {
 }
 
 fn code_of(error: &anyhow::Error) -> u8 {
-    let failed = error.downcast_ref::<crate::train::TrainError>().is_some_and(|e| !e.is_input())
-        || error.downcast_ref::<crate::export::ExportError>().is_some_and(|e| !e.is_input());
-    if failed { 4 } else { 1 }
+    let input = error
+        .downcast_ref::<TrainError>()
+        .map(TrainError::is_input)
+        .or_else(|| error.downcast_ref::<ExportError>().map(ExportError::is_input))
+        .or_else(|| error.downcast_ref::<PackError>().map(PackError::is_input));
+    if input.unwrap_or(true) { 1 } else { 4 }
 }
 
 /// Writes a result to stdout. A reader that went away (`| head`) is no error.

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args;
 
-use super::print;
+use super::{print, report};
 use crate::recipe::{Override, Recipe};
 use crate::report::{Console, Status, Verbosity, final_table};
 use crate::train::{RunOptions, run};
@@ -34,6 +34,10 @@ impl Run {
         let verbosity = if self.quiet { Verbosity::Quiet } else { Verbosity::Normal };
         let options = RunOptions { out: self.out.clone(), console: Box::new(Console::stderr(verbosity)) };
         let (summary, folder) = run(&loaded, options)?;
+        // The run is complete without its page.
+        if let Err(error) = report::write_page(&folder) {
+            eprintln!("warning: {} was not written: {error}", folder.join("report.html").display());
+        }
         if self.json {
             print(&serde_json::to_string_pretty(&summary)?)?;
         } else {

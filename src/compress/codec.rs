@@ -13,7 +13,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::transform::{Pca, Transform};
-use crate::libtorch::{LibtorchError, Position, quantize};
+use crate::libtorch::{Clamp, CodecParts, LibtorchError, Position, codec, quantize};
 use crate::model::Site;
 
 /// The codec of one site. Steps and ranges live in the [`Compressor`](super::compressor::Compressor).
@@ -127,7 +127,63 @@ impl SiteCodec {
     /// # Errors
     /// If the shape is not the site's.
     pub fn apply(&self, x: &Tensor, quantizers: &Quantizers) -> Result<Tensor, LibtorchError> {
-        self.apply_and(x, quantizers, |_, _| Ok(()), |_, reconstructed| Ok(reconstructed))
+        match self.in_one_pass(x, quantizers, Clamp::NONE)? {
+            Some(reconstructed) => self.bounded(reconstructed),
+            None => self.apply_and(x, quantizers, |_, _| Ok(()), |_, reconstructed| Ok(reconstructed)),
+        }
+    }
+
+    /// The activation function and the codec in one pass over memory, `x` the pre-activation: what [`Self::apply`] and the
+    /// function make of it together. None where they have to be carried out one after the other: the function does more
+    /// than clamp, or a transform stands behind it.
+    ///
+    /// # Errors
+    /// If the shape is not the site's.
+    pub fn activate(&self, x: &Tensor, quantizers: &Quantizers) -> Result<Option<Tensor>, LibtorchError> {
+        match (self.site.clamp, &self.transform, self.position()) {
+            (Some(function), Transform::None { .. }, _) => {
+                let (step, range) = self.per_column(quantizers)?;
+                let rows = to_rows(x, &self.site)?;
+                let quantized = quantize(&rows, &step, &range, &self.prepared.offset, self.signed, function)?;
+                from_rows(&quantized, x, &self.site).map(Some)
+            }
+            (Some(function), Transform::Pca(_), Position::Before) => self.in_one_pass(x, quantizers, function),
+            _ => Ok(None),
+        }
+    }
+
+    /// With a transform of which something is kept: forth, quantized and back, then `activation`.
+    fn in_one_pass(
+        &self,
+        x: &Tensor,
+        quantizers: &Quantizers,
+        activation: Clamp,
+    ) -> Result<Option<Tensor>, LibtorchError> {
+        let Some(Matrices { analysis, bias, synthesis }) = self.matrices()?.filter(|_| self.kept() > 0) else {
+            return Ok(None);
+        };
+        let (step, range) = self.per_column(quantizers)?;
+        let parts = CodecParts {
+            analysis: &analysis,
+            bias: &bias,
+            synthesis: &synthesis,
+            mean: self.transform.mean(),
+            step: &step,
+            range: &range,
+            offset: &self.prepared.offset,
+            signed: self.signed,
+        };
+        let reconstructed = codec(&to_rows(x, &self.site)?, &parts, activation)?;
+        from_rows(&reconstructed, x, &self.site).map(Some)
+    }
+
+    /// Behind the activation function a reconstruction is known not to lie below the function's least value; where the
+    /// inverse folds into the readers nothing can stand between the two.
+    fn bounded(&self, reconstructed: Tensor) -> Result<Tensor, LibtorchError> {
+        match self.bound_behind() {
+            Some(least) => Ok(reconstructed.f_clamp_min(least)?),
+            None => Ok(reconstructed),
+        }
     }
 
     /// Like [`Self::apply`]; adds to `rates` the estimated code length of one image in bits, a scalar with gradient: the
@@ -201,7 +257,7 @@ impl SiteCodec {
         let mut quantized = |z: &Tensor| -> Result<Tensor, LibtorchError> {
             let (step, range) = self.per_column(quantizers)?;
             seen(z, &step)?;
-            quantize(z, &step, &range, &self.prepared.offset, self.signed)
+            quantize(z, &step, &range, &self.prepared.offset, self.signed, Clamp::NONE)
         };
         let reconstructed = match self.matrices()? {
             None => quantized(&rows)?,
@@ -213,14 +269,10 @@ impl SiteCodec {
             }
         };
         let reconstructed = completed(&rows, reconstructed)?;
-        let bounded = match self.bound_behind() {
-            Some(least) => reconstructed.f_clamp_min(least)?,
-            None => reconstructed,
-        };
-        from_rows(&bounded, x, &self.site)
+        from_rows(&self.bounded(reconstructed)?, x, &self.site)
     }
 
-    /// What the reconstruction is not let fall below.
+    /// What a reconstruction behind the activation function is not let fall below.
     pub(super) fn bound_behind(&self) -> Option<f64> {
         match (&self.transform, self.position()) {
             (Transform::Pca(_), Position::After) if !self.site.folds_inverse => self.site.lower_bound,
@@ -274,6 +326,33 @@ impl SiteCodec {
         Ok((scaled.f_round()?.f_maximum(&low)?.f_minimum(&high)?.f_round()?, &self.prepared.group))
     }
 
+    /// The columns of [`Self::codes`] that hold the members of a group (of the codec's own groups), in their order; none for
+    /// a dropped group of coefficients. A dropped channel without a transform has a column of zeros.
+    ///
+    /// # Errors
+    /// If libtorch fails.
+    pub fn code_columns(&self, group: usize) -> Result<Vec<i64>, LibtorchError> {
+        if let (Transform::None { .. }, Some(members)) = (&self.transform, self.groups.get(group)) {
+            return Ok(members.iter().map(|&channel| channel as i64).collect());
+        }
+        let groups = Vec::<i64>::try_from(self.prepared.group.f_to_device(Device::Cpu)?)?;
+        let own = (self.first_group + group) as i64;
+        Ok((0_i64..).zip(groups).filter(|&(_, of)| of == own).map(|(column, _)| column).collect())
+    }
+
+    /// The value of code 0 in groups that are not dropped.
+    pub fn code_offset(&self) -> f64 {
+        code_offset(&self.site, &self.transform, self.signed)
+    }
+
+    /// What leads back from kept coefficients to channels, a row for each: `[kept, channels]`; none without a transform.
+    ///
+    /// # Errors
+    /// If libtorch fails.
+    pub fn synthesis(&self) -> Result<Option<Tensor>, LibtorchError> {
+        Ok(self.matrices()?.map(|matrices| matrices.synthesis))
+    }
+
     pub(super) fn per_column(&self, quantizers: &Quantizers) -> Result<(Tensor, Tensor), LibtorchError> {
         let step = quantizers.step.f_index_select(0, &self.prepared.group)?;
         let range = quantizers.range.f_index_select(0, &self.prepared.group)?;
@@ -304,6 +383,14 @@ fn from_rows(rows: &Tensor, like: &Tensor, site: &Site) -> Result<Tensor, Libtor
     Ok(rows.f_reshape(&shape)?.f_movedim_int(-1, 1)?)
 }
 
+/// Codes without a sign begin at the activation function's least value.
+fn code_offset(site: &Site, transform: &Transform, signed: bool) -> f64 {
+    match (transform, signed) {
+        (Transform::None { .. }, false) => site.lower_bound.unwrap_or(0.0),
+        _ => 0.0,
+    }
+}
+
 fn prepare(
     site: &Site,
     transform: &Transform,
@@ -332,7 +419,7 @@ fn prepare(
             let group = indices(of_channel.iter().map(|&g| (first_group + g) as i64).collect())?;
             let keep: Vec<f32> = of_channel.iter().map(|&g| f32::from(u8::from(!dropped[g]))).collect();
             let keep = Tensor::from_slice(&keep).f_to_device(device)?;
-            let least = if signed { 0.0 } else { site.lower_bound.unwrap_or(0.0) };
+            let least = code_offset(site, transform, signed);
             let of_dropped = mean.f_mul(&keep.f_neg()?.f_add_scalar(1.0)?)?;
             let offset = of_dropped.f_add(&keep.f_mul_scalar(least)?)?;
             Ok(Prepared { group, offset, keep: Some(keep), fixed: None, columns, dropped: dropped_columns })

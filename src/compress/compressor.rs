@@ -8,7 +8,7 @@ use super::freeze::{GroupCost, Limits};
 use super::quantizer::{MAX_BITS, inferred_bits, is_void, least_bits, levels, spread};
 use super::revival;
 use super::transform::Transform;
-use crate::libtorch::{LibtorchError, Position};
+use crate::libtorch::{Hooked, LibtorchError, Position};
 use crate::model::{Model, Site};
 
 /// What the constructor needs of a site.
@@ -170,6 +170,27 @@ impl Compressor {
         quantizers: &Quantizers,
     ) -> Result<Option<Tensor>, LibtorchError> {
         self.codec_at(site, position).map(|index| self.codecs[index].apply(x, quantizers)).transpose()
+    }
+
+    /// Like [`Self::hook`], but with codecs that take the place of their activation functions where they can: the same
+    /// values in fewer passes over memory, and never called with what such a function gives.
+    ///
+    /// # Errors
+    /// If the shape is not the site's.
+    pub fn hook_activated(
+        &self,
+        site: usize,
+        position: Position,
+        x: &Tensor,
+        quantizers: &Quantizers,
+    ) -> Result<Hooked, LibtorchError> {
+        if position == Position::Before
+            && let Some(index) = self.codec_of(site)
+            && let Some(activated) = self.codecs[index].activate(x, quantizers)?
+        {
+            return Ok(Hooked::Activated(activated));
+        }
+        self.hook(site, position, x, quantizers).map(Hooked::from)
     }
 
     /// Like [`Self::hook`]; adds the estimated code length of one image to `rates`: see [`SiteCodec::apply_rated`].

@@ -44,8 +44,13 @@ pub(super) type Hook = unsafe extern "C" fn(
     position: i64,
     input: *const C_tensor,
     weight: *const C_tensor,
-    failed: *mut c_int,
+    status: *mut c_int,
 ) -> *mut C_tensor;
+
+/// What a hook reports through its last argument: it failed.
+pub(super) const FAILED: c_int = 1;
+/// It did what the activation function does.
+pub(super) const ACTIVATED: c_int = 2;
 
 pub(super) type Visit =
     unsafe extern "C" fn(context: *mut c_void, name: *const c_char, is_parameter: c_int, tensor: *mut C_tensor);
@@ -103,6 +108,24 @@ unsafe extern "C" {
         range: *const C_tensor,
         offset: *const C_tensor,
         is_signed: c_int,
+        low: f64,
+        high: f64,
+        out: *mut *mut C_tensor,
+        error: *mut *mut c_char,
+    ) -> c_int;
+    pub(super) fn dimbit_codec(
+        x: *const C_tensor,
+        step: *const C_tensor,
+        range: *const C_tensor,
+        offset: *const C_tensor,
+        analysis: *const C_tensor,
+        bias: *const C_tensor,
+        synthesis: *const C_tensor,
+        mean: *const C_tensor,
+        is_signed: c_int,
+        low: f64,
+        high: f64,
+        fused: c_int,
         out: *mut *mut C_tensor,
         error: *mut *mut c_char,
     ) -> c_int;

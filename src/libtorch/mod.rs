@@ -1,10 +1,11 @@
 //! The only unsafe code and the only C++: a TorchScript network whose activation functions call back into Rust, and the
-//! quantizer's autograd function.
+//! autograd functions of the quantizer and of the codec.
 //!
 //! Everything above this module works with [`tch::Tensor`] and [`Network`] in safe Rust; C++ exceptions arrive here as
 //! [`LibtorchError`] with a readable text.
 
 mod bake;
+mod codec;
 mod error;
 mod ffi;
 mod network;
@@ -12,7 +13,8 @@ mod quantize;
 mod runtime;
 
 pub use bake::{Baked, BakedSite, BakedTransform, Folded, extra_file};
+pub use codec::{CodecParts, codec};
 pub use error::LibtorchError;
-pub use network::{Compute, Fold, NamedTensor, Network, Observed, Position, RawSite, RawStored, Survey};
-pub use quantize::quantize;
+pub use network::{Compute, Fold, Hooked, NamedTensor, Network, Observed, Position, RawSite, RawStored, Survey};
+pub use quantize::{Clamp, quantize};
 pub use runtime::{cuda_devices, peak_memory, set_deterministic, version};

@@ -23,6 +23,24 @@ pub enum Position {
     After,
 }
 
+/// What a hook makes of a tensor.
+#[derive(Debug)]
+pub enum Hooked {
+    /// The run goes on with the tensor that the hook was given.
+    Unchanged,
+    /// The run goes on with this one instead.
+    Replaced(Tensor),
+    /// Before the activation function: the function's result, whatever the hook put into it. The function is skipped, and
+    /// so is the hook behind it.
+    Activated(Tensor),
+}
+
+impl From<Option<Tensor>> for Hooked {
+    fn from(replaced: Option<Tensor>) -> Self {
+        replaced.map_or(Self::Unchanged, Self::Replaced)
+    }
+}
+
 /// An activation function of the inlined `forward`.
 #[derive(Debug, Clone, Deserialize)]
 pub struct RawSite {
@@ -36,6 +54,8 @@ pub struct RawSite {
     pub consumers: Vec<String>,
     /// Constant lower bound of `hardtanh` and `clamp`.
     pub low: Option<f64>,
+    /// Constant upper bound of `hardtanh` and `clamp`.
+    pub high: Option<f64>,
     /// The channels are the last dimension, as after a linear layer, rather than the second.
     pub channels_last: bool,
     /// Where the forward half of a channel transform of the pre-activation folds into its producers.
@@ -305,19 +325,20 @@ impl Network {
         Ok(unsafe { Tensor::from_ptr(output) })
     }
 
-    /// Runs the instrumented forward: at each site, `hook(site, position, tensor)` may replace the tensor (`Some`) or
-    /// leave it (`None`). Gradients flow through whatever the hook did. `input`: `[batch, channels, height, width]`.
+    /// Runs the instrumented forward: at each site, `hook(site, position, tensor)` may replace the tensor ([`Hooked`], or
+    /// `Some`) or leave it (`None`). Gradients flow through whatever the hook did. `input`: `[batch, channels, height, width]`.
     ///
     /// # Errors
     /// [`LibtorchError::Hook`] with the hook's own error, [`LibtorchError::Forward`] if the input doesn't fit.
-    pub fn forward<F, E>(&self, input: &Tensor, mut hook: F) -> Result<Tensor, LibtorchError>
+    pub fn forward<F, H, E>(&self, input: &Tensor, mut hook: F) -> Result<Tensor, LibtorchError>
     where
-        F: FnMut(usize, Position, &Tensor) -> Result<Option<Tensor>, E>,
+        F: FnMut(usize, Position, &Tensor) -> Result<H, E>,
+        H: Into<Hooked>,
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let mut visit = |call: HookCall| -> Result<Option<Tensor>, Box<dyn std::error::Error + Send + Sync>> {
+        let mut visit = |call: HookCall| -> Result<Hooked, Box<dyn std::error::Error + Send + Sync>> {
             let position = if call.position == 0 { Position::Before } else { Position::After };
-            hook(call.index, position, call.input).map_err(Into::into)
+            hook(call.index, position, call.input).map(Into::into).map_err(Into::into)
         };
         self.run(input, false, &mut visit)
     }
@@ -333,7 +354,7 @@ impl Network {
             computes: vec![None; computes],
             stored: vec![None; self.survey.stored.len()],
         };
-        let mut visit = |call: HookCall| -> Result<Option<Tensor>, Box<dyn std::error::Error + Send + Sync>> {
+        let mut visit = |call: HookCall| -> Result<Hooked, Box<dyn std::error::Error + Send + Sync>> {
             let shape = call.input.size();
             if call.index < sites {
                 seen.sites[call.index] = Some(shape);
@@ -342,7 +363,7 @@ impl Network {
             } else {
                 seen.stored[call.index - sites - computes] = Some(shape);
             }
-            Ok(None)
+            Ok(Hooked::Unchanged)
         };
         let output = self.run(input, true, &mut visit)?;
         Ok((seen, output))
@@ -380,7 +401,7 @@ struct HookCall<'a> {
     weight: Option<&'a Tensor>,
 }
 
-type Visitor<'a> = dyn FnMut(HookCall) -> Result<Option<Tensor>, Box<dyn std::error::Error + Send + Sync>> + 'a;
+type Visitor<'a> = dyn FnMut(HookCall) -> Result<Hooked, Box<dyn std::error::Error + Send + Sync>> + 'a;
 
 struct HookState<'a, 'b> {
     visit: &'a mut Visitor<'b>,
@@ -405,7 +426,7 @@ unsafe extern "C" fn trampoline(
     position: i64,
     input: *const C_tensor,
     weight: *const C_tensor,
-    failed: *mut c_int,
+    status: *mut c_int,
 ) -> *mut C_tensor {
     // SAFETY: `context` is the HookState of the running call; the tensors live until we return.
     let (state, input, weight) = unsafe {
@@ -421,12 +442,17 @@ unsafe extern "C" fn trampoline(
         Err(text.unwrap_or_else(|| "the hook panicked".to_owned()).into())
     });
     match result {
-        Ok(None) => std::ptr::null_mut(),
-        Ok(Some(tensor)) => std::mem::ManuallyDrop::new(tensor).as_mut_ptr(),
+        Ok(Hooked::Unchanged) => std::ptr::null_mut(),
+        Ok(Hooked::Replaced(tensor)) => std::mem::ManuallyDrop::new(tensor).as_mut_ptr(),
+        Ok(Hooked::Activated(tensor)) => {
+            // SAFETY: `status` points at a local of the caller.
+            unsafe { *status = ffi::ACTIVATED };
+            std::mem::ManuallyDrop::new(tensor).as_mut_ptr()
+        }
         Err(error) => {
             state.failure = Some((index, error));
-            // SAFETY: `failed` points at a local of the caller.
-            unsafe { *failed = 1 };
+            // SAFETY: `status` points at a local of the caller.
+            unsafe { *status = ffi::FAILED };
             std::ptr::null_mut()
         }
     }

@@ -5,11 +5,27 @@ use tch::Tensor;
 use super::error::LibtorchError;
 use super::ffi::{self, call};
 
+/// An activation function that only clamps: ReLU from 0 to infinity, ReLU6 from 0 to 6.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Clamp {
+    /// Least value.
+    pub low: f64,
+    /// Greatest value.
+    pub high: f64,
+}
+
+impl Clamp {
+    /// None at all.
+    pub const NONE: Self = Self { low: f64::NEG_INFINITY, high: f64::INFINITY };
+}
+
 /// Uniform quantization `Q(z) = o + d · clamp(round((z − o)/d), low, n)` with `n = range/d`, and `low = −n` for signed
 /// coefficients, `0` for non-negative ones. A range of 0 drops the channel: its output is the offset `o`.
 ///
 /// Straight-through gradients (Uhlich et al., arXiv 1905.11452, eq. 3c): inside the range `∂Q/∂z = 1` and
 /// `∂Q/∂d = (Q(z) − z)/d`; outside `∂Q/∂z = 0` and `∂Q/∂range = sign(z)`. The offset gets none.
+///
+/// `activation` comes first, in the same pass over memory: `Q(f(z))`, without a gradient of `z` where it clamps.
 ///
 /// * `z`: `[rows, channels]`, or more dimensions with the channels last; copied where it is not contiguous
 /// * `step`, `range`, `offset`: `[channels]`, step > 0
@@ -22,11 +38,13 @@ pub fn quantize(
     range: &Tensor,
     offset: &Tensor,
     signed: bool,
+    activation: Clamp,
 ) -> Result<Tensor, LibtorchError> {
     let mut out = std::ptr::null_mut();
     // SAFETY: all tensors are live; the result is handed over.
     call(|error| unsafe {
-        ffi::dimbit_quantize(z.as_ptr(), step.as_ptr(), range.as_ptr(), offset.as_ptr(), signed.into(), &mut out, error)
+        let [z, step, range, offset] = [z, step, range, offset].map(|t| t.as_ptr());
+        ffi::dimbit_quantize(z, step, range, offset, signed.into(), activation.low, activation.high, &mut out, error)
     })
     .map_err(|reason| LibtorchError::Call { what: "quantize", reason })?;
     // SAFETY: set on success, owned by us.
@@ -110,7 +128,7 @@ mod tests {
         let z = tensor(&case.z, &case.shape, kind).set_requires_grad(true);
         let [step, range, offset] = [&case.step, &case.range, &case.offset].map(|v| tensor(v, &channels, kind));
         let (step, range) = (step.set_requires_grad(true), range.set_requires_grad(true));
-        let out = quantize(&z, &step, &range, &offset, case.signed).unwrap();
+        let out = quantize(&z, &step, &range, &offset, case.signed, Clamp::NONE).unwrap();
         assert_eq!((out.size(), out.kind()), (case.shape.clone(), kind));
         (&out * tensor(&case.grad, &case.shape, kind)).sum(kind).backward();
         Found {
@@ -352,7 +370,7 @@ mod tests {
             assert!(!z.is_contiguous());
             let z = z.detach().set_requires_grad(true);
             let [step, range] = [&case.step, &case.range].map(|v| gaps(v).detach().set_requires_grad(true));
-            let out = quantize(&z, &step, &range, &gaps(&case.offset), true).unwrap();
+            let out = quantize(&z, &step, &range, &gaps(&case.offset), true, Clamp::NONE).unwrap();
             // A gradient with gaps.
             let grad = tensor(&case.grad, &case.shape, Kind::Float).permute([3, 1, 2, 0]).contiguous();
             (out.permute([3, 1, 2, 0]) * grad).sum(Kind::Float).backward();
@@ -378,11 +396,41 @@ mod tests {
     }
 
     #[test]
+    fn an_activation_in_the_same_pass_is_the_activation_in_front() {
+        let on_cpu = (Kind::Float, Device::Cpu);
+        let random = Tensor::randn([301, 7], on_cpu) * 4.0;
+        let [step, range, offset] = [0.37, 3.7, 0.0].map(|v| Tensor::full([7], v, on_cpu));
+        for clamp in
+            [Clamp { low: 0.0, high: f64::INFINITY }, Clamp { low: 0.0, high: 6.0 }, Clamp { low: -1.0, high: 1.0 }]
+        {
+            for kind in [Kind::Float, Kind::Double] {
+                let [one, two] = [true, false].map(|together| {
+                    let z = random.to_kind(kind).copy().set_requires_grad(true);
+                    let [step, range] = [&step, &range].map(|t| t.to_kind(kind).copy().set_requires_grad(true));
+                    let offset = offset.to_kind(kind);
+                    let out = if together {
+                        quantize(&z, &step, &range, &offset, true, clamp)
+                    } else {
+                        let in_front = if clamp.high.is_finite() { z.clamp(clamp.low, clamp.high) } else { z.relu() };
+                        quantize(&in_front, &step, &range, &offset, true, Clamp::NONE)
+                    };
+                    let out = out.unwrap();
+                    (&out * &out).sum(kind).backward();
+                    [out, z.grad(), step.grad(), range.grad()]
+                });
+                for (a, b) in one.iter().zip(&two) {
+                    assert_eq!(a, b, "{clamp:?} {kind:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn shapes_that_do_not_fit_are_an_error() {
         let ones = |shape: &[i64]| Tensor::ones(shape, (Kind::Float, Device::Cpu));
         let three = ones(&[3]);
         let refused = |z: &[i64], step: &Tensor, range: &Tensor, offset: &Tensor| {
-            let error = quantize(&ones(z), step, range, offset, true).unwrap_err().to_string();
+            let error = quantize(&ones(z), step, range, offset, true, Clamp::NONE).unwrap_err().to_string();
             assert!(error.contains("quantize") && !error.contains("frame #"), "{error}");
         };
         refused(&[3], &three, &three, &three);

@@ -1,6 +1,6 @@
 //! What is known of an activation function's values.
 
-use crate::libtorch::RawSite;
+use crate::libtorch::{Clamp, RawSite};
 
 /// The least value that the function can return: what lies below it needs no code. `None` where it has no bound.
 ///
@@ -15,6 +15,16 @@ pub fn lower_bound(site: &RawSite) -> Option<f64> {
         "mish" => Some(-0.308_85),
         "selu" => Some(-1.758_1),
         "tanh" => Some(-1.0),
+        _ => None,
+    }
+}
+
+/// What an activation function does, if it only clamps; with constant bounds.
+pub fn clamp(site: &RawSite) -> Option<Clamp> {
+    match (site.kind.as_str(), site.low, site.high) {
+        ("relu", ..) => Some(Clamp { low: 0.0, high: f64::INFINITY }),
+        ("relu6", ..) => Some(Clamp { low: 0.0, high: 6.0 }),
+        ("hardtanh" | "clamp", Some(low), Some(high)) => Some(Clamp { low, high }),
         _ => None,
     }
 }

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use tch::{Device, Kind, Tensor};
 
-use super::activation::lower_bound;
+use super::activation::{clamp, lower_bound};
 use super::error::ModelError;
-use crate::libtorch::{Network, Observed, Position, Survey};
+use crate::libtorch::{Clamp, Network, Observed, Position, Survey};
 
 /// An activation tensor that the method compresses.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +27,8 @@ pub struct Site {
     pub channels_last: bool,
     /// The least value of the activation function.
     pub lower_bound: Option<f64>,
+    /// What the activation function does, if it only clamps.
+    pub clamp: Option<Clamp>,
     /// `Uᵀ(x − μ)` of the pre-activation folds exactly into the layers that make it: each is a dense (one group)
     /// convolution or a linear layer, followed by nothing but batch normalisation with running statistics, dropout and
     /// additions of two such chains, and nothing else reads a value in between. An identity skip makes it false, and so
@@ -165,6 +167,7 @@ fn sites(survey: &Survey, seen: &Observed) -> (Vec<Site>, Vec<Option<usize>>) {
             shape,
             channels_last,
             lower_bound: lower_bound(raw),
+            clamp: clamp(raw),
             folds_forward,
             folds_inverse,
         });

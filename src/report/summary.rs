@@ -141,6 +141,18 @@ pub(super) fn bits_of(sites: &[SiteRow]) -> f64 {
 /// # Errors
 /// [`ReportError::Write`]; the temporary file is then removed.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), ReportError> {
+    write_atomically_with(path, |file| file.write_all(bytes).map_err(ReportError::write(path)))
+}
+
+/// Like [`write_atomically`], with the content that `write` puts into the file, which it can read again as well. If it
+/// fails, nothing changes.
+///
+/// # Errors
+/// [`ReportError::Write`], or what `write` fails with; the temporary file is then removed.
+pub fn write_atomically_with<T, E: From<ReportError>>(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> Result<T, E>,
+) -> Result<T, E> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
 
     let failed = ReportError::write(path);
@@ -152,22 +164,22 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), ReportError> {
     temporary_name.push(format!(".{}-{count}.tmp", process::id()));
     let temporary = path.with_file_name(temporary_name);
 
-    let written = (|| {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    })();
-    if let Err(error) = written {
+    let mut open = OpenOptions::new();
+    let mut file = open.read(true).write(true).create(true).truncate(true).open(&temporary).map_err(&failed)?;
+    let written = write(&mut file).and_then(|made| {
+        file.sync_all().and_then(|()| fs::rename(&temporary, path)).map_err(&failed)?;
+        Ok(made)
+    });
+    if written.is_err() {
         let _ = fs::remove_file(&temporary);
-        return Err(failed(error));
+        return written;
     }
     // The rename itself reaches the disk with its folder. Not every file system can do that, and the file is whole either way.
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     if let Ok(folder) = File::open(folder.unwrap_or(Path::new("."))) {
         let _ = folder.sync_all();
     }
-    Ok(())
+    written
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::evaluate::{Evaluation, evaluate};
 use super::feed::Feed;
 use crate::compress::compressor::Compressor;
 use crate::data::Split;
-use crate::libtorch::{LibtorchError, Network, cuda_devices};
+use crate::libtorch::{Hooked, LibtorchError, Network, cuda_devices};
 use crate::model::Model;
 use crate::recipe::{self, Recipe};
 use crate::report::{Event, GroupRow, Sink, SiteRow};
@@ -62,8 +62,8 @@ impl Session<'_> {
         };
         let quantizers = compressor.quantizers()?;
         Ok(self.model.network.forward(x, |site, position, value| match &mut rates {
-            None => compressor.hook(site, position, value, &quantizers),
-            Some(rates) => compressor.hook_rated(site, position, value, &quantizers, rates),
+            None => compressor.hook_activated(site, position, value, &quantizers),
+            Some(rates) => compressor.hook_rated(site, position, value, &quantizers, rates).map(Hooked::from),
         })?)
     }
 

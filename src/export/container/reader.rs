@@ -9,8 +9,8 @@ use super::entropy;
 use super::error::{ContainerError, Part};
 use super::input::{Input, checked};
 use super::kernels::{self, BLOCK, Range};
-use super::layout::{Coding, ENTRY_BYTES, HEADER_BYTES, MAGIC, Sizes, VERSION};
-use super::plan::{StoredSite, check_names, check_range, container_sizes};
+use super::layout::{Coding, ENTRY_BYTES, GroupLayout, HEADER_BYTES, MAGIC, Sizes, VERSION};
+use super::plan::{Stored, StoredSite, check_names, check_range, container_sizes};
 use super::section;
 
 /// Reads a container's header and directory at once, descriptions and codes on demand.
@@ -106,31 +106,52 @@ impl<R: Read + Seek> Reader<R> {
     /// # Errors
     /// If there is no such group, or its codes can't be read, are damaged or are none that its quantizer makes.
     pub fn codes(&mut self, site: usize, group: usize) -> Result<Vec<i16>, ContainerError> {
-        let description = self.site(site)?;
-        let found = description.layout().groups.get(group).zip(description.stored().get(group));
-        let (layout, &stored) = found.ok_or(ContainerError::NoSuchGroup { site, group })?;
+        let payload = self.payload(site, group)?;
+        let (layout, stored, offset) = self.group(site, group)?;
         if stored.coding == Coding::Dropped {
             return Ok(vec![]);
         }
         let (range, bits) = (layout.range(), layout.bits);
-        let before: u64 = description.stored().iter().take(group).map(|stored| stored.payload_part()).sum();
-        let offset = self.entries.get(site).map_or(0, |entry| entry.offset + entry.description_bytes) + before;
-
-        let part = Part::Payload { site, group };
-        let bytes = fetch(&mut self.source, part, offset, stored.payload_part())?;
-        let payload = checked(&bytes, part, offset)?;
         // The values were compared with the bytes that hold them, and these have been read.
         let values = usize::try_from(stored.values).unwrap_or(usize::MAX);
         let mut codes = vec![0; values];
         if stored.coding == Coding::Packed {
-            unpack(payload, bits, range, &mut codes);
+            unpack(&payload, bits, range, &mut codes);
         } else {
+            let part = Part::Payload { site, group };
             let symbols =
-                entropy::decode(payload, values).map_err(|what| ContainerError::Coded { part, offset, what })?;
+                entropy::decode(&payload, values).map_err(|what| ContainerError::Coded { part, offset, what })?;
             range.to_codes(&symbols, &mut codes);
         }
         check_range(site, group, &codes, range)?;
         Ok(codes)
+    }
+
+    /// Bytes of a group's payload as they are stored, without their checksum, which was compared; none if it is dropped.
+    ///
+    /// # Errors
+    /// If there is no such group, or its payload can't be read or is damaged.
+    pub fn payload(&mut self, site: usize, group: usize) -> Result<Vec<u8>, ContainerError> {
+        let (_, stored, offset) = self.group(site, group)?;
+        if stored.coding == Coding::Dropped {
+            return Ok(vec![]);
+        }
+        let part = Part::Payload { site, group };
+        let bytes = fetch(&mut self.source, part, offset, stored.payload_part())?;
+        Ok(checked(&bytes, part, offset)?.to_vec())
+    }
+
+    /// A group, how it is stored, and where its payload begins.
+    fn group(&mut self, site: usize, group: usize) -> Result<(&GroupLayout, Stored, u64), ContainerError> {
+        self.site(site)?;
+        let entry = self.entries.get(site);
+        let start = entry.map_or(0, |entry| entry.offset + entry.description_bytes);
+        let description = entry.and_then(|entry| entry.site.as_ref());
+        let found = description.and_then(|site| {
+            let before: u64 = site.stored().iter().take(group).map(|stored| stored.payload_part()).sum();
+            Some((site.layout().groups.get(group)?, *site.stored().get(group)?, start + before))
+        });
+        found.ok_or(ContainerError::NoSuchGroup { site, group })
     }
 
     /// Reads everything once and lists its bytes.

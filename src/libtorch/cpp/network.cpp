@@ -22,9 +22,10 @@ namespace dimbit {
 namespace {
 
 // One call for every instrumented node. `position` is 0 before the activation function, 1 after it, 2 for a tensor that
-// is only observed. Returns a tensor that C++ takes over, or null where `input` is to be used unchanged; on failure
-// `*failed` is set.
-using Hook = at::Tensor* (*)(void* context, int64_t index, int64_t position, const at::Tensor* input, const at::Tensor* weight, int* failed);
+// is only observed. Returns a tensor that C++ takes over, or null where `input` is to be used unchanged. `*status` is set
+// on failure, or before an activation function for a tensor that stands for the function's result already.
+using Hook = at::Tensor* (*)(void* context, int64_t index, int64_t position, const at::Tensor* input, const at::Tensor* weight, int* status);
+constexpr int kFailed = 1, kActivated = 2;
 
 struct ActiveHook {
   Hook hook = nullptr;
@@ -50,16 +51,18 @@ struct HookFailure : std::exception {
   }
 };
 
-void call_hook(Stack& stack, int64_t position) {
+// Leaves the tensor to go on with on the stack; true if it stands for the activation function's result.
+bool call_hook(Stack& stack, int64_t position) {
   const int64_t index = torch::jit::pop(stack).toInt();
   at::Tensor input = torch::jit::pop(stack).toTensor();
+  int status = 0;
   if (active.hook) {
-    int failed = 0;
-    std::unique_ptr<at::Tensor> output(active.hook(active.context, index, position, &input, nullptr, &failed));
-    if (failed) throw HookFailure();
+    std::unique_ptr<at::Tensor> output(active.hook(active.context, index, position, &input, nullptr, &status));
+    if (status == kFailed) throw HookFailure();
     if (output) input = *output;
   }
   torch::jit::push(stack, std::move(input));
+  return status == kActivated;
 }
 
 void call_observer(Stack& stack) {
@@ -67,9 +70,9 @@ void call_observer(Stack& stack) {
   const at::Tensor weight = torch::jit::pop(stack).toTensor();
   const at::Tensor value = torch::jit::pop(stack).toTensor();
   if (!active.hook) return;
-  int failed = 0;
-  active.hook(active.context, index, 2, &value, &weight, &failed);
-  if (failed) throw HookFailure();
+  int status = 0;
+  active.hook(active.context, index, 2, &value, &weight, &status);
+  if (status == kFailed) throw HookFailure();
 }
 
 // Conservative aliasing: no pass may reorder, merge or remove a hook.
@@ -77,6 +80,13 @@ const torch::jit::RegisterOperators registered({
     torch::jit::Operator(
         "dimbit::before(Tensor x, int site) -> Tensor",
         [](Stack& stack) { call_hook(stack, 0); },
+        c10::AliasAnalysisKind::CONSERVATIVE),
+    torch::jit::Operator(
+        "dimbit::offer(Tensor x, int site) -> (Tensor, bool)",
+        [](Stack& stack) {
+          const bool activated = call_hook(stack, 0);
+          torch::jit::push(stack, activated);
+        },
         c10::AliasAnalysisKind::CONSERVATIVE),
     torch::jit::Operator(
         "dimbit::after(Tensor x, int site) -> Tensor",
@@ -178,21 +188,48 @@ at::Tensor first_tensor(const c10::IValue& value) {
 
 } // namespace
 
-void instrument(Graph& graph) {
+std::vector<HookedNode> instrument(Graph& graph) {
   const Survey found = survey(graph);
-  int64_t index = 0;
+  std::vector<HookedNode> hooked;
   for (const Site& site : found.sites) {
     Node* node = site.node;
     torch::jit::WithInsertPoint before_guard(node);
-    Value* number = graph.insertConstant(index++);
+    Value* number = graph.insertConstant(static_cast<int64_t>(hooked.size()));
     Node* before = graph.create(c10::Symbol::fromQualString("dimbit::before"), {node->input(0), number});
     before->insertBefore(node);
     node->replaceInput(0, before->output());
     Node* after = graph.create(c10::Symbol::fromQualString("dimbit::after"), {node->output(), number});
     after->insertAfter(node);
     node->output()->replaceAllUsesDominatedByNodeWith(after, after->output());
+    hooked.push_back({before, node, after});
+  }
+  return hooked;
+}
+
+namespace {
+
+// Lets a hook before an activation function take the function's place:
+// `y, activated = offer(x); if activated: y else: after(f(y))`.
+void offer_activations(Graph& graph, const std::vector<HookedNode>& hooked) {
+  for (const auto& [before, activation, after] : hooked) {
+    Node* offer = graph.create(c10::Symbol::fromQualString("dimbit::offer"), before->inputs(), 2);
+    offer->outputs()[1]->setType(c10::BoolType::get());
+    offer->insertBefore(before);
+    before->output()->replaceAllUsesWith(offer->outputs()[0]);
+    before->destroy();
+    Node* branch = graph.create(c10::prim::If, {offer->outputs()[1]}, 1);
+    branch->insertBefore(activation);
+    branch->output()->setType(after->output()->type());
+    after->output()->replaceAllUsesWith(branch->output());
+    branch->addBlock()->registerOutput(offer->outputs()[0]);
+    torch::jit::Block* plain = branch->addBlock();
+    activation->moveBefore(plain->return_node());
+    after->moveBefore(plain->return_node());
+    plain->registerOutput(after->output());
   }
 }
+
+} // namespace
 
 torch::jit::Module deep_copy(const torch::jit::Module& module) {
   // Recorded, the copies would be functions of the originals instead of leaves.
@@ -224,7 +261,7 @@ struct Network {
     survey_json = to_json(found);
     observe(*watched, found);
     observed = Code(watched, "forward");
-    instrument(*plain);
+    offer_activations(*plain, instrument(*plain));
     hooked = Code(plain, "forward");
   }
 

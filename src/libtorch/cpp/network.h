@@ -8,6 +8,7 @@
 #include <cstring>
 #include <functional>
 #include <string>
+#include <vector>
 
 namespace dimbit {
 
@@ -19,9 +20,14 @@ const torch::jit::Module& module_of(const Network& network);
 // Parameters and buffers of its own, with the flags of the originals.
 torch::jit::Module deep_copy(const torch::jit::Module& module);
 
+// An activation node and the hooks around it.
+struct HookedNode {
+  torch::jit::Node *before, *activation, *after;
+};
+
 // Surrounds every activation node by `dimbit::before` and `dimbit::after` (tensor and number of the site in, tensor out),
 // so that a codec may stand on either side of the activation function.
-void instrument(torch::jit::Graph& graph);
+std::vector<HookedNode> instrument(torch::jit::Graph& graph);
 
 inline char* copy_text(const std::string& text) {
   char* copy = static_cast<char*>(std::malloc(text.size() + 1));

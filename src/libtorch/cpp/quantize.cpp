@@ -1,116 +1,16 @@
 // Uniform quantization with learnable step and range and straight-through gradients (Uhlich et al., eq. 3c).
 #include "network.h"
+#include "rows.h"
 
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
-#include <cmath>
 #include <numeric>
 #include <vector>
 
-// One clone per instruction set, chosen when the program starts: the file itself is built for the oldest CPU.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define DIMBIT_SIMD __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define DIMBIT_SIMD
-#endif
-
 namespace dimbit {
 namespace {
-
-// The constants of each channel, one array a constant, repeated until they serve whole rows of together at least
-// `kWidth` values: few channels would leave most of a vector register empty, and an odd number its last lanes.
-class Lanes {
- public:
-  Lanes(const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, bool is_signed)
-      : channels(step.numel()), width(channels * ((kWidth + channels - 1) / channels)), stride_((width + 15) / 16 * 16) {
-    data_ = at::empty({kArrays, stride_}, step.options());
-    const auto steps = step.contiguous(), ranges = range.contiguous(), offsets = offset.contiguous();
-    const float* s = steps.const_data_ptr<float>();
-    const float* r = ranges.const_data_ptr<float>();
-    const float* o = offsets.const_data_ptr<float>();
-    float* data = data_.mutable_data_ptr<float>();
-    for (int64_t c = 0; c < channels; ++c) {
-      const float high = r[c] / s[c];
-      const float values[kArrays] = {s[c], 1.0f / s[c], o[c], r[c], is_signed ? -r[c] : 0.0f, high, is_signed ? -high : 0.0f};
-      for (int64_t array = 0; array < kArrays; ++array) data[array * stride_ + c] = values[array];
-    }
-    for (int64_t array = 0; array < kArrays; ++array)
-      for (int64_t i = channels; i < width; ++i) data[array * stride_ + i] = data[array * stride_ + i - channels];
-  }
-
-  const float* step() const { return array(0); }
-  const float* inverse() const { return array(1); }
-  const float* offset() const { return array(2); }
-  // Bounds of z − offset.
-  const float* range() const { return array(3); }
-  const float* floor() const { return array(4); }
-  // Bounds of the level.
-  const float* high() const { return array(5); }
-  const float* low() const { return array(6); }
-
-  const int64_t channels, width;
-
- private:
-  static constexpr int64_t kArrays = 7, kWidth = 256;
-
-  const float* array(int64_t index) const { return data_.const_data_ptr<float>() + index * stride_; }
-
-  int64_t stride_;
-  at::Tensor data_;
-};
-
-// `z`, `out`: `size` values from the start of a row on.
-DIMBIT_SIMD void forward_rows(const float* __restrict z, float* __restrict out, int64_t size, const Lanes& lanes) {
-  const float* __restrict step = lanes.step();
-  const float* __restrict inverse = lanes.inverse();
-  const float* __restrict offset = lanes.offset();
-  const float* __restrict low = lanes.low();
-  const float* __restrict high = lanes.high();
-  for (int64_t start = 0; start < size; start += lanes.width, z += lanes.width, out += lanes.width) {
-    const int64_t count = std::min(lanes.width, size - start);
-    for (int64_t i = 0; i < count; ++i) {
-      float level = std::nearbyint((z[i] - offset[i]) * inverse[i]);
-      level = level < low[i] ? low[i] : (level > high[i] ? high[i] : level);
-      out[i] = offset[i] + step[i] * level;
-    }
-  }
-}
-
-// Adds each lane's ∂/∂step to `step_sums` and ∂/∂range to `range_sums`; both hold `lanes.width` values.
-DIMBIT_SIMD void backward_rows(
-    const float* __restrict z, const float* __restrict grad, float* __restrict grad_z, int64_t size, const Lanes& lanes, float below_sign,
-    float* __restrict step_sums, float* __restrict range_sums) {
-  const float* __restrict inverse = lanes.inverse();
-  const float* __restrict offset = lanes.offset();
-  const float* __restrict range = lanes.range();
-  const float* __restrict floor = lanes.floor();
-  const float* __restrict low = lanes.low();
-  const float* __restrict high = lanes.high();
-  for (int64_t start = 0; start < size; start += lanes.width, z += lanes.width, grad += lanes.width, grad_z += lanes.width) {
-    const int64_t count = std::min(lanes.width, size - start);
-    for (int64_t i = 0; i < count; ++i) {
-      const float t = z[i] - offset[i];
-      const float g = grad[i];
-      const bool above = t > range[i], below = t < floor[i];
-      const bool inside = !(above || below);
-      const float scaled = t * inverse[i];
-      grad_z[i] = inside ? g : 0.0f;
-      float level = std::nearbyint(scaled);
-      level = level < low[i] ? low[i] : (level > high[i] ? high[i] : level);
-      step_sums[i] += inside ? g * (level - scaled) : 0.0f;
-      range_sums[i] += above ? g : (below ? below_sign * g : 0.0f);
-    }
-  }
-}
-
-// Adds the lanes' sums to their channels' and clears them.
-void flush(std::vector<float>& sums, const Lanes& lanes, double* totals) {
-  for (int64_t start = 0; start < lanes.width; start += lanes.channels)
-    for (int64_t c = 0; c < lanes.channels; ++c) totals[c] += sums[start + c];
-  std::fill(sums.begin(), sums.end(), 0.0f);
-}
 
 void check(const at::Tensor& z, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset) {
   TORCH_CHECK(z.dim() >= 2, "quantize: expected [rows, channels] or more dimensions with the channels last, got shape ", z.sizes());
@@ -125,7 +25,8 @@ bool has_kernel(const at::Tensor& z) {
   return z.device().is_cpu() && z.scalar_type() == at::kFloat;
 }
 
-at::Tensor forward_kernel(const at::Tensor& z, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, bool is_signed) {
+at::Tensor forward_kernel(
+    const at::Tensor& z, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, bool is_signed, Bounds bounds) {
   at::Tensor out = at::empty_like(z);
   if (!z.numel()) return out;
   const Lanes lanes(step, range, offset, is_signed);
@@ -134,13 +35,13 @@ at::Tensor forward_kernel(const at::Tensor& z, const at::Tensor& step, const at:
   const int64_t tiles = (z.numel() + lanes.width - 1) / lanes.width;
   at::parallel_for(0, tiles, std::max<int64_t>(1, 16384 / lanes.width), [&](int64_t begin, int64_t end) {
     const int64_t start = begin * lanes.width, stop = std::min(end * lanes.width, z.numel());
-    forward_rows(source + start, target + start, stop - start, lanes);
+    forward_rows(source + start, target + start, stop - start, lanes, bounds);
   });
   return out;
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_kernel(
-    const at::Tensor& z, const at::Tensor& grad, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, bool is_signed) {
+    const at::Tensor& z, const at::Tensor& grad, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, bool is_signed, Bounds bounds) {
   at::Tensor grad_z = at::empty_like(z), grad_step = at::zeros_like(step), grad_range = at::zeros_like(range);
   if (!z.numel()) return {grad_z, grad_step, grad_range};
   const Lanes lanes(step, range, offset, is_signed);
@@ -159,7 +60,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_kernel(
       double* total = totals.data() + block * 2 * lanes.channels;
       for (int64_t s = block * per_block; s < std::min((block + 1) * per_block, strips); ++s) {
         const int64_t start = s * strip, size = std::min(strip, z.numel() - start);
-        backward_rows(source + start, incoming + start, target + start, size, lanes, below_sign, step_sums.data(), range_sums.data());
+        backward_rows(source + start, incoming + start, target + start, size, lanes, bounds, below_sign, step_sums.data(), range_sums.data());
         flush(step_sums, lanes, total);
         flush(range_sums, lanes, total + lanes.channels);
       }
@@ -174,22 +75,25 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_kernel(
   return {grad_z, grad_step, grad_range};
 }
 
-at::Tensor forward_reference(const at::Tensor& z, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, bool is_signed) {
+at::Tensor forward_reference(
+    const at::Tensor& input, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, bool is_signed, Bounds bounds) {
+  const auto z = input.clamp(bounds.low, bounds.high);
   const auto high = range / step;
   const auto low = is_signed ? -high : at::zeros_like(high);
   return offset + step * at::minimum(at::maximum(((z - offset) * step.reciprocal()).round(), low), high);
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_reference(
-    const at::Tensor& z, const at::Tensor& grad, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, bool is_signed) {
-  const auto t = z - offset;
+    const at::Tensor& z, const at::Tensor& grad, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, bool is_signed, Bounds bounds) {
+  const auto t = z.clamp(bounds.low, bounds.high) - offset;
+  const auto clipped = (z <= bounds.low) | (z >= bounds.high);
   const auto scaled = t * step.reciprocal();
   const auto above = t > range, below = is_signed ? t < -range : t < 0;
   const auto inside = (above | below).logical_not();
   const auto zero = at::zeros({}, grad.options());
   std::vector<int64_t> rows(z.dim() - 1);
   std::iota(rows.begin(), rows.end(), 0);
-  const auto grad_z = at::where(inside, grad, zero);
+  const auto grad_z = at::where(inside & clipped.logical_not(), grad, zero);
   const auto high = range / step;
   const auto level = at::minimum(at::maximum(scaled.round(), is_signed ? -high : at::zeros_like(high)), high);
   const auto grad_step = at::where(inside, grad * (level - scaled), zero).sum(rows);
@@ -200,30 +104,43 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_reference(
 
 struct Quantize : torch::autograd::Function<Quantize> {
   static at::Tensor forward(
-      torch::autograd::AutogradContext* context, const at::Tensor& input, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, bool is_signed) {
+      torch::autograd::AutogradContext* context, const at::Tensor& input, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset,
+      bool is_signed, double low, double high) {
     check(input, step, range, offset);
     at::AutoDispatchBelowADInplaceOrView guard;
     const at::Tensor z = input.contiguous();
     context->save_for_backward({z, step, range, offset});
     context->saved_data["signed"] = is_signed;
-    return has_kernel(z) ? forward_kernel(z, step, range, offset, is_signed) : forward_reference(z, step, range, offset, is_signed);
+    context->saved_data["low"] = low;
+    context->saved_data["high"] = high;
+    const Bounds bounds{static_cast<float>(low), static_cast<float>(high)};
+    return has_kernel(z) ? forward_kernel(z, step, range, offset, is_signed, bounds)
+                         : forward_reference(z, step, range, offset, is_signed, bounds);
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list grads) {
     const auto saved = context->get_saved_variables();
     const bool is_signed = context->saved_data["signed"].toBool();
+    const Bounds bounds{static_cast<float>(context->saved_data["low"].toDouble()), static_cast<float>(context->saved_data["high"].toDouble())};
     const at::Tensor grad = grads[0].contiguous();
     const auto [grad_z, grad_step, grad_range] = has_kernel(saved[0])
-        ? backward_kernel(saved[0], grad, saved[1], saved[2], saved[3], is_signed)
-        : backward_reference(saved[0], grad, saved[1], saved[2], saved[3], is_signed);
-    return {grad_z, grad_step, grad_range, at::Tensor(), at::Tensor()};
+        ? backward_kernel(saved[0], grad, saved[1], saved[2], saved[3], is_signed, bounds)
+        : backward_reference(saved[0], grad, saved[1], saved[2], saved[3], is_signed, bounds);
+    return {grad_z, grad_step, grad_range, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 
 } // namespace
+
+at::Tensor quantize(
+    const at::Tensor& z, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, bool is_signed, double low, double high) {
+  return Quantize::apply(z, step, range, offset, is_signed, low, high);
+}
+
 } // namespace dimbit
 
 extern "C" int dimbit_quantize(
-    const at::Tensor* z, const at::Tensor* step, const at::Tensor* range, const at::Tensor* offset, int is_signed, at::Tensor** out, char** error) {
-  return dimbit::guarded(error, [&] { *out = new at::Tensor(dimbit::Quantize::apply(*z, *step, *range, *offset, is_signed != 0)); });
+    const at::Tensor* z, const at::Tensor* step, const at::Tensor* range, const at::Tensor* offset, int is_signed, double low, double high,
+    at::Tensor** out, char** error) {
+  return dimbit::guarded(error, [&] { *out = new at::Tensor(dimbit::quantize(*z, *step, *range, *offset, is_signed != 0, low, high)); });
 }

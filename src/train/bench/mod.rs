@@ -46,7 +46,7 @@ pub struct BenchOptions {
     pub threads: Option<usize>,
     /// The rows; the float row is measured in any case.
     pub rows: Vec<Row>,
-    /// The transform of the joint rows.
+    /// The transform of the row joint.
     pub transform: Transform,
     /// Most extra multiply-accumulates of `transform: auto`, in percent of the network's own.
     pub max_mac_overhead: f64,

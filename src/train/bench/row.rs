@@ -18,7 +18,7 @@ pub enum Row {
     Quantizer,
     /// Transforms and quantizers at every site, at the start of a search: nothing is dropped.
     Joint,
-    /// The same at the search's target: planned and dropped for it.
+    /// The end of a search: planned and dropped for its target, with the transforms that pay there.
     JointTarget,
 }
 
@@ -61,7 +61,11 @@ impl Row {
 
     /// The recipe's defaults, with what the row and the options say. The float row trains by the same keys.
     pub(super) fn plan(self, options: &BenchOptions) -> Plan {
-        let transform = if self == Self::Quantizer { Transform::None } else { options.transform };
+        let transform = match self {
+            Self::Quantizer => Transform::None,
+            Self::JointTarget => Transform::Auto,
+            Self::Float | Self::Joint => options.transform,
+        };
         let calibrate = CalibrateStage {
             images: IMAGES,
             sensitivity_images: SENSITIVITY_IMAGES,

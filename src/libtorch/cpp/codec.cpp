@@ -1,0 +1,219 @@
+// A codec with a fixed transform in one pass: transform, quantize, transform back and clamp a few rows at a time, so that
+// what lies between stays in the cache. For backward it keeps three bytes a coefficient and its own result, nothing else.
+#include <ATen/Parallel.h>
+#include <ATen/native/CPUBlas.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "network.h"
+#include "rows.h"
+
+namespace dimbit {
+namespace {
+
+using at::native::cpublas::brgemm;
+using at::native::cpublas::brgemm_release;
+
+// libtorch's small matrix products need AVX-512; it tells only when asked for one.
+bool has_small_products() {
+  static const bool found = [] {
+    try {
+      const float one = 1.0f;
+      float product = 0.0f;
+      brgemm(1, 1, 1, 1, 1, 1, false, &one, &one, &product, false);
+      brgemm_release(false);
+      return product == 1.0f;
+    } catch (const c10::Error&) {
+      return false;
+    }
+  }();
+  return found;
+}
+
+// Rows that are in work at once: some 64 kB of the wider side.
+int64_t rows_of_tile(int64_t width) {
+  return std::clamp<int64_t>(16384 / std::max<int64_t>(width, 1), 32, 256);
+}
+
+// `out[n, to] = row + in[n, from]·matrix[from, to]`.
+void affine(const float* in, const float* matrix, const float* row, float* out, int64_t n, int64_t from, int64_t to) {
+  for (int64_t i = 0; i < n; ++i) std::copy(row, row + to, out + i * to);
+  brgemm(n, to, from, from, to, to, true, in, matrix, out, false);
+}
+
+// What a pass needs beside its rows: `analysis` `[channels, kept]`, `bias` `[kept]`, `synthesis` `[kept, channels]`, `mean`
+// `[channels]`, `step`, `range`, `offset` `[kept]`.
+struct Parts {
+  at::Tensor analysis, bias, synthesis, mean, step, range, offset;
+  bool is_signed;
+  Bounds bounds;
+};
+
+// What forward keeps for backward: the planes of `Roundings`, `[rows, kept]` each.
+struct Kept {
+  at::Tensor high, low;
+
+  Roundings roundings() const {
+    return {reinterpret_cast<uint16_t*>(high.data_ptr<int16_t>()), low.data_ptr<uint8_t>()};
+  }
+};
+
+// `keep`: what goes to backward; undefined tensors if nothing does.
+at::Tensor forward_tiles(const at::Tensor& x, const Parts& parts, const Kept& keep) {
+  const int64_t rows = x.size(0), channels = x.size(1), kept = parts.analysis.size(1);
+  at::Tensor out = at::empty_like(x);
+  const Lanes lanes(parts.step, parts.range, parts.offset, parts.is_signed);
+  const float *source = x.const_data_ptr<float>(), *analysis = parts.analysis.const_data_ptr<float>();
+  const float *synthesis = parts.synthesis.const_data_ptr<float>(), *bias = parts.bias.const_data_ptr<float>();
+  const float* mean = parts.mean.const_data_ptr<float>();
+  float* target = out.mutable_data_ptr<float>();
+  const bool keeps = keep.high.defined();
+  const Roundings roundings = keeps ? keep.roundings() : Roundings{nullptr, nullptr};
+  const int64_t tile = rows_of_tile(channels), tiles = (rows + tile - 1) / tile;
+  at::parallel_for(0, tiles, 1, [&](int64_t begin, int64_t end) {
+    std::vector<float> coefficients(tile * kept), quantized(tile * kept);
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t first = i * tile, n = std::min(tile, rows - first);
+      float* to = target + first * channels;
+      affine(source + first * channels, analysis, bias, coefficients.data(), n, channels, kept);
+      if (keeps) forward_rows_kept(coefficients.data(), quantized.data(), n * kept, lanes, roundings.from(first * kept));
+      else forward_rows(coefficients.data(), quantized.data(), n * kept, lanes, {-INFINITY, INFINITY});
+      affine(quantized.data(), synthesis, mean, to, n, kept, channels);
+      clamp_values(to, n * channels, parts.bounds);
+    }
+    brgemm_release(false);
+  });
+  return out;
+}
+
+// Gradients of `x`, `step` and `range`. `out`: what forward returned, undefined if nothing was clamped.
+std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_tiles(const at::Tensor& grad, const at::Tensor& out, const Kept& keep, const Parts& parts) {
+  const int64_t rows = grad.size(0), channels = grad.size(1), kept = parts.analysis.size(1);
+  at::Tensor grad_x = at::empty_like(grad), grad_step = at::empty_like(parts.step), grad_range = at::empty_like(parts.range);
+  const Lanes lanes(parts.step, parts.range, parts.offset, parts.is_signed);
+  const at::Tensor back = parts.analysis.t().contiguous(), forth = parts.synthesis.t().contiguous();
+  const float* incoming = grad.const_data_ptr<float>();
+  const Roundings roundings = keep.roundings();
+  const float* result = out.defined() ? out.const_data_ptr<float>() : nullptr;
+  const float *to_x = back.const_data_ptr<float>(), *to_z = forth.const_data_ptr<float>();
+  float* target = grad_x.mutable_data_ptr<float>();
+  const float below_sign = parts.is_signed ? -1.0f : 0.0f;
+  // Blocks of tiles follow from the shape alone: the same sums whatever the number of threads.
+  const int64_t tile = rows_of_tile(channels), tiles = (rows + tile - 1) / tile;
+  const int64_t per_block = (tiles + 127) / 128, blocks = (tiles + per_block - 1) / per_block;
+  std::vector<double> totals(blocks * 2 * kept, 0.0);
+  at::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
+    std::vector<float> passed(result ? tile * channels : 0), of_quantized(tile * kept), of_z(tile * kept), step_sums(lanes.width, 0.0f), range_sums(lanes.width, 0.0f);
+    for (int64_t block = begin; block < end; ++block) {
+      double* total = totals.data() + block * 2 * kept;
+      for (int64_t i = block * per_block; i < std::min((block + 1) * per_block, tiles); ++i) {
+        const int64_t first = i * tile, n = std::min(tile, rows - first);
+        const float* g = incoming + first * channels;
+        if (result) {
+          pass_unclamped(result + first * channels, g, passed.data(), n * channels, parts.bounds);
+          g = passed.data();
+        }
+        brgemm(n, kept, channels, channels, kept, kept, false, g, to_z, of_quantized.data(), false);
+        backward_rows_kept(
+            roundings.from(first * kept), of_quantized.data(), of_z.data(), n * kept, lanes, below_sign, step_sums.data(), range_sums.data());
+        flush(step_sums, lanes, total);
+        flush(range_sums, lanes, total + kept);
+        brgemm(n, channels, kept, kept, channels, channels, false, of_z.data(), to_x, target + first * channels, false);
+      }
+    }
+    brgemm_release(false);
+  });
+  for (int64_t block = 1; block < blocks; ++block)
+    for (int64_t i = 0; i < 2 * kept; ++i) totals[i] += totals[block * 2 * kept + i];
+  for (int64_t c = 0; c < kept; ++c) {
+    grad_step.mutable_data_ptr<float>()[c] = static_cast<float>(totals[c]);
+    grad_range.mutable_data_ptr<float>()[c] = static_cast<float>(totals[kept + c]);
+  }
+  return {grad_x, grad_step, grad_range};
+}
+
+struct InOnePass : torch::autograd::Function<InOnePass> {
+  static at::Tensor forward(
+      torch::autograd::AutogradContext* context, const at::Tensor& x, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset,
+      const at::Tensor& analysis, const at::Tensor& bias, const at::Tensor& synthesis, const at::Tensor& mean, bool is_signed, double low, double high,
+      bool recorded) {
+    at::AutoDispatchBelowADInplaceOrView guard;
+    const Parts parts{analysis.contiguous(), bias, synthesis.contiguous(), mean, step.contiguous(), range.contiguous(), offset, is_signed,
+                      {static_cast<float>(low), static_cast<float>(high)}};
+    Kept keep;
+    if (recorded) {
+      const std::vector<int64_t> shape{x.size(0), analysis.size(1)};
+      keep = {at::empty(shape, x.options().dtype(at::kShort)), at::empty(shape, x.options().dtype(at::kByte))};
+    }
+    const at::Tensor out = forward_tiles(x.contiguous(), parts, keep);
+    if (!recorded) return out;
+    // Unclamped, the result is not needed, and whoever comes next may write over it.
+    context->save_for_backward({keep.high, keep.low, parts.bounds.any() ? out : at::Tensor(), parts.step, parts.range, offset, parts.analysis, parts.synthesis});
+    context->saved_data["signed"] = is_signed;
+    context->saved_data["low"] = low;
+    context->saved_data["high"] = high;
+    return out;
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list grads) {
+    const auto saved = context->get_saved_variables();
+    const at::Tensor none;
+    const Parts parts{saved[6], none, saved[7], none, saved[3], saved[4], saved[5], context->saved_data["signed"].toBool(),
+                      {static_cast<float>(context->saved_data["low"].toDouble()), static_cast<float>(context->saved_data["high"].toDouble())}};
+    const auto [grad_x, grad_step, grad_range] = backward_tiles(grads[0].contiguous(), saved[2], {saved[0], saved[1]}, parts);
+    return {grad_x, grad_step, grad_range, none, none, none, none, none, none, none, none, none};
+  }
+};
+
+void check(
+    const at::Tensor& x, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, const at::Tensor& analysis, const at::Tensor& bias,
+    const at::Tensor& synthesis, const at::Tensor& mean) {
+  TORCH_CHECK(x.dim() == 2, "codec: expected [rows, channels], got shape ", x.sizes());
+  const int64_t channels = x.size(1), kept = step.numel();
+  TORCH_CHECK(
+      analysis.sizes() == at::IntArrayRef({channels, kept}) && synthesis.sizes() == at::IntArrayRef({kept, channels}), "codec: ", channels,
+      " channels and ", kept, " steps, but matrices of shapes ", analysis.sizes(), " and ", synthesis.sizes());
+  for (const at::Tensor* vector : {&range, &offset, &bias})
+    TORCH_CHECK(vector->sizes() == step.sizes(), "codec: ", kept, " steps, but a parameter of shape ", vector->sizes());
+  TORCH_CHECK(mean.sizes() == at::IntArrayRef({channels}), "codec: ", channels, " channels, but a mean of shape ", mean.sizes());
+  for (const at::Tensor* part : {&step, &range, &offset, &analysis, &bias, &synthesis, &mean})
+    TORCH_CHECK(
+        part->device() == x.device() && part->scalar_type() == x.scalar_type(), "codec: ", x.toString(), " on ", x.device(), ", but a parameter is ",
+        part->toString(), " on ", part->device());
+}
+
+// The same by ATen alone: the reference, and what every other type, device and CPU takes.
+at::Tensor by_parts(
+    const at::Tensor& x, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, const at::Tensor& analysis, const at::Tensor& bias,
+    const at::Tensor& synthesis, const at::Tensor& mean, bool is_signed, double low, double high) {
+  const at::Tensor quantized = quantize(at::addmm(bias, x, analysis), step, range, offset, is_signed, -INFINITY, INFINITY);
+  const at::Tensor restored = at::addmm(mean, quantized, synthesis);
+  return Bounds{static_cast<float>(low), static_cast<float>(high)}.any() ? at::hardtanh(restored, low, high) : restored;
+}
+
+bool fits(const at::Tensor& x, const at::Tensor& analysis, const at::Tensor& synthesis) {
+  const bool learned = at::GradMode::is_enabled() && (analysis.requires_grad() || synthesis.requires_grad());
+  return x.device().is_cpu() && x.scalar_type() == at::kFloat && x.numel() > 0 && analysis.numel() > 0 && !learned && has_small_products();
+}
+
+} // namespace
+} // namespace dimbit
+
+// `fused`: in one pass where that can be; 0 asks for the reference.
+extern "C" int dimbit_codec(
+    const at::Tensor* x, const at::Tensor* step, const at::Tensor* range, const at::Tensor* offset, const at::Tensor* analysis, const at::Tensor* bias,
+    const at::Tensor* synthesis, const at::Tensor* mean, int is_signed, double low, double high, int fused, at::Tensor** out, char** error) {
+  return dimbit::guarded(error, [&] {
+    dimbit::check(*x, *step, *range, *offset, *analysis, *bias, *synthesis, *mean);
+    if (!fused || !dimbit::fits(*x, *analysis, *synthesis)) {
+      *out = new at::Tensor(dimbit::by_parts(*x, *step, *range, *offset, *analysis, *bias, *synthesis, *mean, is_signed != 0, low, high));
+      return;
+    }
+    const bool recorded = at::GradMode::is_enabled() && (x->requires_grad() || step->requires_grad() || range->requires_grad());
+    *out = new at::Tensor(dimbit::InOnePass::apply(
+        *x, *step, *range, *offset, *analysis, *bias, *synthesis, *mean, is_signed != 0, low, high, recorded));
+  });
+}

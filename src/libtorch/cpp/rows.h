@@ -1,0 +1,102 @@
+// Rows of channels through a quantizer, on the CPU in float32: what the quantizer alone and the codec in one pass share.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+namespace dimbit {
+
+// What an activation function does if it only clamps: ReLU from 0 to infinity, ReLU6 from 0 to 6. Infinite on both sides
+// for none.
+struct Bounds {
+  float low, high;
+
+  bool any() const { return low > -INFINITY || high < INFINITY; }
+};
+
+inline float clamped(float value, Bounds bounds) {
+  return value < bounds.low ? bounds.low : (value > bounds.high ? bounds.high : value);
+}
+
+// The constants of each channel, one array a constant, repeated until they serve whole rows of together at least
+// `kWidth` values: few channels would leave most of a vector register empty, and an odd number its last lanes.
+class Lanes {
+ public:
+  Lanes(const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, bool is_signed)
+      : channels(step.numel()), width(channels * ((kWidth + channels - 1) / channels)), stride_((width + 15) / 16 * 16) {
+    data_ = at::empty({kArrays, stride_}, step.options());
+    const auto steps = step.contiguous(), ranges = range.contiguous(), offsets = offset.contiguous();
+    const float* s = steps.const_data_ptr<float>();
+    const float* r = ranges.const_data_ptr<float>();
+    const float* o = offsets.const_data_ptr<float>();
+    float* data = data_.mutable_data_ptr<float>();
+    for (int64_t c = 0; c < channels; ++c) {
+      const float high = r[c] / s[c];
+      const float values[kArrays] = {s[c], 1.0f / s[c], o[c], r[c], is_signed ? -r[c] : 0.0f, high, is_signed ? -high : 0.0f};
+      for (int64_t array = 0; array < kArrays; ++array) data[array * stride_ + c] = values[array];
+    }
+    for (int64_t array = 0; array < kArrays; ++array)
+      for (int64_t i = channels; i < width; ++i) data[array * stride_ + i] = data[array * stride_ + i - channels];
+  }
+
+  const float* step() const { return array(0); }
+  const float* inverse() const { return array(1); }
+  const float* offset() const { return array(2); }
+  // Bounds of z − offset.
+  const float* range() const { return array(3); }
+  const float* floor() const { return array(4); }
+  // Bounds of the level.
+  const float* high() const { return array(5); }
+  const float* low() const { return array(6); }
+
+  const int64_t channels, width;
+
+ private:
+  static constexpr int64_t kArrays = 7, kWidth = 256;
+
+  const float* array(int64_t index) const { return data_.const_data_ptr<float>() + index * stride_; }
+
+  int64_t stride_;
+  at::Tensor data_;
+};
+
+// `z`, `out`: `size` values from the start of a row on. The quantizer sees `z` clamped to `bounds`.
+void forward_rows(const float* z, float* out, int64_t size, const Lanes& lanes, Bounds bounds);
+
+// Adds each lane's ∂/∂step to `step_sums` and ∂/∂range to `range_sums`; both hold `lanes.width` values.
+void backward_rows(
+    const float* z, const float* grad, float* grad_z, int64_t size, const Lanes& lanes, Bounds bounds, float below_sign, float* step_sums,
+    float* range_sums);
+
+// What backward needs of a quantized value, in three bytes of two planes: how far the level lies from what it was rounded
+// from, in units of 2⁻²⁴ steps (float32 resolves no more), or that the value fell outside the range.
+struct Roundings {
+  uint16_t* high;
+  uint8_t* low;
+
+  Roundings from(int64_t index) const { return {high + index, low + index}; }
+};
+
+// As forward_rows without bounds; writes `kept`, too.
+void forward_rows_kept(const float* z, float* out, int64_t size, const Lanes& lanes, Roundings kept);
+
+// As backward_rows without bounds, from what forward kept.
+void backward_rows_kept(
+    Roundings kept, const float* grad, float* grad_z, int64_t size, const Lanes& lanes, float below_sign, float* step_sums, float* range_sums);
+
+void clamp_values(float* values, int64_t size, Bounds bounds);
+
+// The gradient in front of a clamp whose result is `out`: nothing where it lies at a bound.
+void pass_unclamped(const float* out, const float* grad, float* passed, int64_t size, Bounds bounds);
+
+// Adds the lanes' sums to their channels' and clears them.
+void flush(std::vector<float>& sums, const Lanes& lanes, double* totals);
+
+// The quantizer by itself, recorded by autograd, for any type and device: `z`: `[..., channels]`.
+at::Tensor quantize(
+    const at::Tensor& z, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, bool is_signed, double low, double high);
+
+} // namespace dimbit
