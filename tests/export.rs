@@ -167,46 +167,50 @@ fn the_example_classifies_an_image_and_reads_the_metadata() {
 
 const SABOTAGE: &str = r#"
 import sys, torch
-file, buffer, factor, out = sys.argv[1:]
-extra = {"dimbit.json": ""}
-network = torch.jit.load(file, _extra_files=extra)
-tensors = dict(network.named_buffers()) | dict(network.named_parameters())
-with torch.no_grad():
-    tensors[buffer] *= float(factor)
-torch.jit.save(network, out, _extra_files=extra)
+for file, buffer, factor, out in zip(*(iter(sys.argv[1:]),) * 4):
+    extra = {"dimbit.json": ""}
+    network = torch.jit.load(file, _extra_files=extra)
+    tensors = dict(network.named_buffers()) | dict(network.named_parameters())
+    with torch.no_grad():
+        tensors[buffer] *= float(factor)
+    torch.jit.save(network, out, _extra_files=extra)
 "#;
 
 #[test]
 fn a_step_that_is_off_by_a_percent_is_found_and_its_site_named() {
-    for (name, options) in [("true.pt", &[][..]), ("true-unfolded.pt", &["--unfolded", "--fold-batch-norm"])] {
-        let file = export(joint(), name, options);
-        let wrong = file.with_extension("wrong.pt");
-        let paths = [file.to_str().unwrap(), wrong.to_str().unwrap()];
-        let cases = [
-            ("codecs.relu.step", "1.01", Some("relu")),
-            ("codecs.block_relu_2.step", "0.99", Some("block.relu#2")),
-            ("codecs.mixer_relu6.step", "1.01", Some("mixer.relu6")),
-            // Nothing but the logits shows it.
-            ("fc.weight", "1.02", None),
-            ("fc.weight", "1.0", Some("nothing")),
-        ];
-        for (buffer, factor, site) in cases {
-            if python(&["-c", SABOTAGE, paths[0], buffer, factor, paths[1]]).is_none() {
-                return;
-            }
-            let ended = dimbit_in(&joint().folder, &["verify", "run", "--against", paths[1], "--json"]);
-            let found: Json = serde_json::from_str(&ended.stdout).unwrap();
-            if site == Some("nothing") {
-                assert_eq!(ended.code, Some(0), "written again unchanged: {found}");
-                continue;
-            }
-            assert_eq!(ended.code, Some(4), "{buffer}: {found}");
-            assert_eq!(found["first_difference"]["site"], serde_json::json!(site), "{buffer}: {found}");
-            assert!(number(&found["first_difference"], "differ") > 0.0, "{found}");
-        }
-        let ended = dimbit_in(&joint().folder, &["verify", "run", "--against", paths[1], "--images", "40"]);
-        assert!(ended.stdout.starts_with("40 images, 40 predictions agree"), "{ended:?}");
+    let folded = export(joint(), "true.pt", &[]);
+    let unfolded = export(joint(), "true-unfolded.pt", &["--unfolded", "--fold-batch-norm"]);
+    let cases = [
+        (&folded, "codecs.relu.step", "1.01", Some("relu")),
+        (&unfolded, "codecs.relu.step", "1.01", Some("relu")),
+        (&folded, "codecs.block_relu_2.step", "0.99", Some("block.relu#2")),
+        (&unfolded, "codecs.mixer_relu6.step", "1.01", Some("mixer.relu6")),
+        // Nothing but the logits shows it.
+        (&folded, "fc.weight", "1.02", None),
+        (&unfolded, "fc.weight", "1.0", Some("nothing")),
+    ];
+    let wrong = |number: usize| joint().folder.join(format!("wrong-{number}.pt")).to_str().unwrap().to_owned();
+    let mut arguments = vec!["-c".to_owned(), SABOTAGE.to_owned()];
+    for (number, (file, buffer, factor, _)) in cases.iter().enumerate() {
+        let file = file.to_str().unwrap().to_owned();
+        arguments.extend([file, (*buffer).to_owned(), (*factor).to_owned(), wrong(number)]);
     }
+    if python(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).is_none() {
+        return;
+    }
+    for (number, (_, buffer, _, site)) in cases.iter().enumerate() {
+        let ended = dimbit_in(&joint().folder, &["verify", "run", "--against", &wrong(number), "--json"]);
+        let found: Json = serde_json::from_str(&ended.stdout).unwrap();
+        if *site == Some("nothing") {
+            assert_eq!(ended.code, Some(0), "written again unchanged: {found}");
+            continue;
+        }
+        assert_eq!(ended.code, Some(4), "{buffer}: {found}");
+        assert_eq!(found["first_difference"]["site"], serde_json::json!(site), "{buffer}: {found}");
+        assert!(common::number(&found["first_difference"], "differ") > 0.0, "{found}");
+    }
+    let ended = dimbit_in(&joint().folder, &["verify", "run", "--against", &wrong(5), "--images", "40"]);
+    assert!(ended.stdout.starts_with("40 images, 40 predictions agree"), "{ended:?}");
 }
 
 #[test]
