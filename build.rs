@@ -18,6 +18,7 @@ fn main() {
         .include(&include)
         .include(include.join("torch/csrc/api/include"))
         .file("src/libtorch/cpp/absorb.cpp")
+        .file("src/libtorch/cpp/assembly.cpp")
         .file("src/libtorch/cpp/bake.cpp")
         .file("src/libtorch/cpp/codec.cpp")
         .file("src/libtorch/cpp/folds.cpp")

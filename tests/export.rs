@@ -28,11 +28,16 @@ fn joint() -> &'static Run {
 
 /// Exports a run; hands back the file.
 fn export(run: &Run, name: &str, options: &[&str]) -> PathBuf {
+    export_and_say(run, name, options).0
+}
+
+/// Exports a run; hands back the file and what was printed.
+fn export_and_say(run: &Run, name: &str, options: &[&str]) -> (PathBuf, String) {
     let file = run.folder.join(name);
     let path = file.to_str().unwrap();
     let all = [&["export", "run", "--format", "torchscript", "--out", path], options].concat();
-    dimbit_in(&run.folder, &all).fine();
-    file
+    let said = dimbit_in(&run.folder, &all).fine();
+    (file, said)
 }
 
 fn verify(run: &Run, file: &Path) -> Json {
@@ -98,9 +103,14 @@ fn every_fold_is_exact() {
         let calibrate =
             format!("stages:\n  - {{stage: calibrate, images: 128, transform: pca, placement: {placement}}}\n");
         let search = "  - {stage: search, length: 4st, target_bits: 4}\n";
-        let run = Run::of(&(head("folds-scripted.pt") + &calibrate + search));
-        for options in [&[][..], &["--unfolded"], &["--fold-batch-norm"]] {
-            agrees(&run, &export(&run, "folds.pt", options));
+        for model in ["absorbs-scripted.pt", "absorbs-traced.pt"] {
+            let run = Run::of(&(head(model) + &calibrate + search));
+            for (options, folded) in [(&["--fold-batch-norm"][..], true), (&["--unfolded"], false)] {
+                let (file, said) = export_and_say(&run, "absorbs.pt", options);
+                agrees(&run, &file);
+                let none = said.contains("; 0 of 12 transforms");
+                assert_eq!(none, !folded, "{placement}, {model}: {said}");
+            }
         }
     }
 }
@@ -157,52 +167,56 @@ fn the_example_classifies_an_image_and_reads_the_metadata() {
 
 const SABOTAGE: &str = r#"
 import sys, torch
-file, buffer, factor, out = sys.argv[1:]
-extra = {"dimbit.json": ""}
-network = torch.jit.load(file, _extra_files=extra)
-tensors = dict(network.named_buffers()) | dict(network.named_parameters())
-with torch.no_grad():
-    tensors[buffer] *= float(factor)
-torch.jit.save(network, out, _extra_files=extra)
+for file, buffer, factor, out in zip(*(iter(sys.argv[1:]),) * 4):
+    extra = {"dimbit.json": ""}
+    network = torch.jit.load(file, _extra_files=extra)
+    tensors = dict(network.named_buffers()) | dict(network.named_parameters())
+    with torch.no_grad():
+        tensors[buffer] *= float(factor)
+    torch.jit.save(network, out, _extra_files=extra)
 "#;
 
 #[test]
 fn a_step_that_is_off_by_a_percent_is_found_and_its_site_named() {
-    for (name, options) in [("true.pt", &[][..]), ("true-unfolded.pt", &["--unfolded", "--fold-batch-norm"])] {
-        let file = export(joint(), name, options);
-        let wrong = file.with_extension("wrong.pt");
-        let paths = [file.to_str().unwrap(), wrong.to_str().unwrap()];
-        let cases = [
-            ("codecs.relu.step", "1.01", Some("relu")),
-            ("codecs.block_relu_2.step", "0.99", Some("block.relu#2")),
-            ("codecs.mixer_relu6.step", "1.01", Some("mixer.relu6")),
-            // Nothing but the logits shows it.
-            ("fc.weight", "1.02", None),
-            ("fc.weight", "1.0", Some("nothing")),
-        ];
-        for (buffer, factor, site) in cases {
-            if python(&["-c", SABOTAGE, paths[0], buffer, factor, paths[1]]).is_none() {
-                return;
-            }
-            let ended = dimbit_in(&joint().folder, &["verify", "run", "--against", paths[1], "--json"]);
-            let found: Json = serde_json::from_str(&ended.stdout).unwrap();
-            if site == Some("nothing") {
-                assert_eq!(ended.code, Some(0), "written again unchanged: {found}");
-                continue;
-            }
-            assert_eq!(ended.code, Some(4), "{buffer}: {found}");
-            assert_eq!(found["first_difference"]["site"], serde_json::json!(site), "{buffer}: {found}");
-            assert!(number(&found["first_difference"], "differ") > 0.0, "{found}");
-        }
-        let ended = dimbit_in(&joint().folder, &["verify", "run", "--against", paths[1], "--images", "40"]);
-        assert!(ended.stdout.starts_with("40 images, 40 predictions agree"), "{ended:?}");
+    let folded = export(joint(), "true.pt", &[]);
+    let unfolded = export(joint(), "true-unfolded.pt", &["--unfolded", "--fold-batch-norm"]);
+    let cases = [
+        (&folded, "codecs.relu.step", "1.01", Some("relu")),
+        (&unfolded, "codecs.relu.step", "1.01", Some("relu")),
+        (&folded, "codecs.block_relu_2.step", "0.99", Some("block.relu#2")),
+        (&unfolded, "codecs.mixer_relu6.step", "1.01", Some("mixer.relu6")),
+        // Nothing but the logits shows it.
+        (&folded, "fc.weight", "1.02", None),
+        (&unfolded, "fc.weight", "1.0", Some("nothing")),
+    ];
+    let wrong = |number: usize| joint().folder.join(format!("wrong-{number}.pt")).to_str().unwrap().to_owned();
+    let mut arguments = vec!["-c".to_owned(), SABOTAGE.to_owned()];
+    for (number, (file, buffer, factor, _)) in cases.iter().enumerate() {
+        let file = file.to_str().unwrap().to_owned();
+        arguments.extend([file, (*buffer).to_owned(), (*factor).to_owned(), wrong(number)]);
     }
+    if python(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).is_none() {
+        return;
+    }
+    for (number, (_, buffer, _, site)) in cases.iter().enumerate() {
+        let ended = dimbit_in(&joint().folder, &["verify", "run", "--against", &wrong(number), "--json"]);
+        let found: Json = serde_json::from_str(&ended.stdout).unwrap();
+        if *site == Some("nothing") {
+            assert_eq!(ended.code, Some(0), "written again unchanged: {found}");
+            continue;
+        }
+        assert_eq!(ended.code, Some(4), "{buffer}: {found}");
+        assert_eq!(found["first_difference"]["site"], serde_json::json!(site), "{buffer}: {found}");
+        assert!(common::number(&found["first_difference"], "differ") > 0.0, "{found}");
+    }
+    let ended = dimbit_in(&joint().folder, &["verify", "run", "--against", &wrong(5), "--images", "40"]);
+    assert!(ended.stdout.starts_with("40 images, 40 predictions agree"), "{ended:?}");
 }
 
 #[test]
 fn the_metadata_tell_what_the_file_is() {
     let file = export(joint(), "told.pt", &[]);
-    let name = "told/extra/dimbit.json";
+    let name = "archive/extra/dimbit.json";
     let Some(text) = python(&[
         "-c",
         "import sys, zipfile; print(zipfile.ZipFile(sys.argv[1]).read(sys.argv[2]).decode())",
@@ -233,14 +247,14 @@ fn what_can_not_be_exported_is_refused() {
     let to = |path: &str| dimbit_in(&joint().folder, &["export", "run", "--format", "torchscript", "--out", path]);
     to("nowhere/file.pt").refused(1, &["can't write nowhere/file.pt", "No such file", "help: give another path"]);
     to("run").refused(1, &["can't write run: it is a folder"]);
-    to("").refused(1, &["can't write"]);
     let temporary = tempdir().unwrap();
     let whole = joint().path();
     for missing in ["summary.json", "checkpoints/final.safetensors", "checkpoints/final.json", "recipe.resolved.yaml"] {
         let part = temporary.path().join("part");
         let _ = fs::remove_dir_all(&part);
         fs::create_dir_all(part.join("checkpoints")).unwrap();
-        for name in ["summary.json", "checkpoints/final.safetensors", "checkpoints/final.json", "recipe.resolved.yaml"] {
+        for name in ["summary.json", "checkpoints/final.safetensors", "checkpoints/final.json", "recipe.resolved.yaml"]
+        {
             if name != missing {
                 fs::copy(whole.join(name), part.join(name)).unwrap();
             }
@@ -262,9 +276,7 @@ fn what_can_not_be_exported_is_refused() {
 #[test]
 fn a_file_that_is_no_export_of_the_run_is_refused() {
     let file = export(joint(), "right.pt", &[]);
-    let against = |path: &Path| {
-        dimbit_in(&joint().folder, &["verify", "run", "--against", path.to_str().unwrap()])
-    };
+    let against = |path: &Path| dimbit_in(&joint().folder, &["verify", "run", "--against", path.to_str().unwrap()]);
     let temporary = tempdir().unwrap();
     let path = |name: &str| temporary.path().join(name);
 
@@ -277,7 +289,8 @@ fn a_file_that_is_no_export_of_the_run_is_refused() {
     against(&path("cut.pt")).refused(1, &["cut.pt", "no TorchScript file, or was cut short"]);
     against(&common::fixture("tiny-scripted.pt")).refused(1, &["tiny-scripted.pt", "carries no dimbit.json"]);
 
-    let other = Run::of(&(head("tiny-traced.pt") + "stages:\n  - {stage: calibrate, images: 64}\n"));
+    let without_training = stages(2.5).replace("  - {stage: train, length: 12st}\n", "");
+    let other = Run::of(&(head("tiny-traced.pt") + &without_training));
     against(&export(&other, "other.pt", &[])).refused(1, &["an export of another network", "model_sha256"]);
     let again = Run::of(&tiny().replace("seed: 3", "seed: 4").replace("length: 12st", "length: 2st"));
     against(&export(&again, "again.pt", &[])).refused(1, &["an export of another run", "recipe_sha256"]);

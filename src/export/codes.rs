@@ -42,7 +42,7 @@ impl RunCodes {
     /// # Errors
     /// If there are fewer images, or the network fails.
     pub fn gather(run: &mut OpenedRun, images: Option<usize>) -> Result<Option<Self>, PackError> {
-        let OpenedRun { model, compressor: Some(compressor), feed } = run else { return Ok(None) };
+        let OpenedRun { model, compressor: Some(compressor), feed, .. } = run else { return Ok(None) };
         let there = feed.images(Split::Validation);
         if let Some(asked) = images.filter(|&asked| asked > there) {
             return Err(PackError::Images { asked, there });

@@ -30,6 +30,8 @@ pub struct Verdict {
     pub top1_file: f64,
     /// Largest absolute difference of two logits.
     pub max_logit_difference: f64,
+    /// The same over the images whose codes all agree.
+    pub max_logit_difference_same_codes: f64,
     /// Where the export is wrong; none where it isn't.
     pub first_difference: Option<Difference>,
     /// Predictions that differ between two logits of the run that are a tie.
@@ -53,7 +55,7 @@ impl Verdict {
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { images, agree, top1_run, top1_file, max_logit_difference, .. } = self;
+        let Self { images, agree, top1_run, top1_file, .. } = self;
         writeln!(
             f,
             "{images} images, {agree} predictions agree; top-1 {top1_run:.2} % (run), {top1_file:.2} % (file)"
@@ -67,7 +69,8 @@ impl fmt::Display for Verdict {
         if self.unexplained > 0 {
             writeln!(f, "predictions that differ for no such reason: {}", self.unexplained)?;
         }
-        writeln!(f, "largest difference of two logits: {max_logit_difference:.2e}")?;
+        let (any, same) = (self.max_logit_difference, self.max_logit_difference_same_codes);
+        writeln!(f, "largest difference of two logits: {any:.2e}, {same:.2e} where all codes agree")?;
         if self.codes_rounded > 0 {
             let (codes, images) = (self.codes_rounded, self.images_rounded);
             writeln!(f, "codes that fell the other way from the boundary between two: {codes}, in {images} images")?;
@@ -97,6 +100,7 @@ mod tests {
             top1_run: 85.2,
             top1_file: 85.1,
             max_logit_difference: 0.0123,
+            max_logit_difference_same_codes: 1e-6,
             first_difference: None,
             ties: 1,
             rounded: 1,
@@ -112,7 +116,7 @@ mod tests {
 1000 images, 998 predictions agree; top-1 85.20 % (run), 85.10 % (file)
 predictions that differ by a tie of the run's two best logits: 1
 predictions that differ by a value on the boundary between two codes: 1
-largest difference of two logits: 1.23e-2
+largest difference of two logits: 1.23e-2, 1.00e-6 where all codes agree
 codes that fell the other way from the boundary between two: 7, in 6 images
 the file does what the run does";
         assert_eq!(verdict().to_string(), expected);

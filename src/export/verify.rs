@@ -132,6 +132,7 @@ struct Comparison {
     agree: i64,
     correct: (i64, i64),
     max_logit_difference: f64,
+    max_logit_difference_same_codes: f64,
     /// One a codec, in the network's order.
     sites: Vec<Count>,
     behind: Count,
@@ -161,6 +162,7 @@ impl Comparison {
             agree: 0,
             correct: (0, 0),
             max_logit_difference: 0.0,
+            max_logit_difference_same_codes: 0.0,
             sites: vec![Count::default(); codecs.len()],
             behind: Count::default(),
             ties: 0,
@@ -267,7 +269,10 @@ impl Comparison {
         let agree = by_run.f_eq_tensor(&by_file)?;
         self.agree += sum(&agree)?;
         let apart = wanted.f_sub(found)?.f_abs()?;
-        self.max_logit_difference = self.max_logit_difference.max(apart.f_max()?.f_double_value(&[])?);
+        let largest = |apart: &Tensor| -> Result<f64, LibtorchError> { Ok(apart.f_max()?.f_double_value(&[])?) };
+        self.max_logit_difference = self.max_logit_difference.max(largest(&apart)?);
+        let agreeing = apart.f_mul(&same.f_unsqueeze(1)?.f_to_kind(apart.kind())?)?;
+        self.max_logit_difference_same_codes = self.max_logit_difference_same_codes.max(largest(&agreeing)?);
         let scale = wanted.f_abs()?.f_amax([1_i64].as_slice(), true)?;
         let wrong = apart.f_gt_tensor(&scale.f_mul_scalar(LOGITS)?)?.f_logical_and(&same.f_unsqueeze(1)?)?;
         let wrong = wrong.f_sum_dim_intlist([1_i64].as_slice(), false, Kind::Int64)?;
@@ -302,6 +307,7 @@ impl Comparison {
             top1_run: 100.0 * self.correct.0 as f64 / images,
             top1_file: 100.0 * self.correct.1 as f64 / images,
             max_logit_difference: self.max_logit_difference,
+            max_logit_difference_same_codes: self.max_logit_difference_same_codes,
             first_difference: first.or(behind),
             ties: number(self.ties),
             rounded: number(self.rounded),
