@@ -9,8 +9,9 @@
 //! x̂    = max(x̂, lower_bound)                                      where there is one
 //! ```
 //!
-//! This is the arithmetic of [`SiteCodec::codes`], digit for digit: a reader that evaluates it in float32, in this order,
-//! gets the same codes from the same `x`.
+//! This is the quantizer's own arithmetic, digit for digit: a reader that evaluates it in float32, in this order, gets the
+//! same codes from the same `z`. What adds up `x·analysis` in another order may get another code for a value on the boundary
+//! between two.
 
 use tch::{Tensor, no_grad};
 
@@ -138,6 +139,7 @@ mod tests {
             shape: vec![CHANNELS, 6, 7],
             channels_last: false,
             lower_bound: Some(0.0),
+            clamp: None,
             folds_forward: false,
             folds_inverse: false,
         }
@@ -152,7 +154,7 @@ mod tests {
 
     fn pca(position: Position) -> Transform {
         tch::manual_seed(1);
-        let basis = Tensor::randn([CHANNELS, CHANNELS], (Kind::Float, Device::Cpu)).linalg_qr("reduced").0;
+        let basis = Tensor::linalg_qr(&Tensor::randn([CHANNELS, CHANNELS], (Kind::Float, Device::Cpu)), "reduced").0;
         let mean = Tensor::rand([CHANNELS], (Kind::Float, Device::Cpu));
         Transform::Pca(Pca { basis, inverse: None, mean, position, block: None })
     }

@@ -127,11 +127,17 @@ fn results(page: &mut String, report: &Report) {
     }
 }
 
+fn relu(run: &RunReport) -> &Traffic {
+    &run.relu
+}
+
+fn stored(run: &RunReport) -> &Traffic {
+    &run.stored
+}
+
 fn traffic(page: &mut String, report: &Report) {
     page.push_str("<h2>Memory traffic of one image</h2>\n<div class=\"pair\">\n");
-    let conventions: [(&str, fn(&RunReport) -> &Traffic); 2] =
-        [("relu", |run| &run.relu), ("stored", |run| &run.stored)];
-    for (name, of) in conventions {
+    for (name, of) in [("relu", relu as fn(&RunReport) -> &Traffic), ("stored", stored)] {
         let rows = (1..).zip(&report.runs).map(|(number, run)| {
             let traffic = of(run);
             let factor = traffic.bytes.float32 / traffic.bytes.run;
