@@ -40,7 +40,8 @@ fn every_row_has_its_time_and_its_peak() {
     assert_eq!(dropped[..3], [0.0; 3]);
     assert!(dropped[3] > 0.0, "{dropped:?}");
     assert_eq!(macs[..2], [0.0; 2]);
-    assert!(macs[2] > macs[3] && macs[3] > 0.0, "{macs:?}");
+    // PCA everywhere at the start, what pays at the target: here hardly anything.
+    assert!(macs[2] > macs[3], "{macs:?}");
 }
 
 #[test]
