@@ -159,20 +159,9 @@ impl SiteCodec {
         quantizers: &Quantizers,
         activation: Clamp,
     ) -> Result<Option<Tensor>, LibtorchError> {
-        let Some(Matrices { analysis, bias, synthesis }) = self.matrices()?.filter(|_| self.kept() > 0) else {
-            return Ok(None);
-        };
+        let Some(matrices) = self.matrices()?.filter(|_| self.kept() > 0) else { return Ok(None) };
         let (step, range) = self.per_column(quantizers)?;
-        let parts = CodecParts {
-            analysis: &analysis,
-            bias: &bias,
-            synthesis: &synthesis,
-            mean: self.transform.mean(),
-            step: &step,
-            range: &range,
-            offset: &self.prepared.offset,
-            signed: self.signed,
-        };
+        let parts = self.parts(&matrices, &step, &range);
         let reconstructed = codec(&to_rows(x, &self.site)?, &parts, activation)?;
         from_rows(&reconstructed, x, &self.site).map(Some)
     }
@@ -305,25 +294,44 @@ impl SiteCodec {
     }
 
     /// The codes that a device would store, and the group of each: `[rows, kept]`, `[kept]`; float tensors of whole
-    /// numbers.
+    /// numbers. They are those of [`Self::apply`], also of values on the boundary between two codes, which sums in another
+    /// order would let fall the other way.
     ///
     /// # Errors
     /// If the shape is not the site's.
     pub fn codes(&self, x: &Tensor, quantizers: &Quantizers) -> Result<(Tensor, &Tensor), LibtorchError> {
         let rows = to_rows(x, &self.site)?;
-        if self.kept() == 0 {
+        let kept = self.kept() as i64;
+        if kept == 0 {
             return Ok((rows.f_narrow(1, 0, 0)?, &self.prepared.group));
         }
-        let z = match self.matrices()? {
-            Some(matrices) => matrices.analyse(&rows)?,
-            None => rows,
-        };
         let (step, range) = self.per_column(quantizers)?;
-        let high = range.f_div(&step)?;
-        let low = if self.signed { high.f_neg()? } else { high.f_zeros_like()? };
-        // The kernel's own arithmetic, so that ties fall the same way; n = range/d is whole but for its last digit.
-        let scaled = z.f_sub(&self.prepared.offset)?.f_mul(&step.f_reciprocal()?)?;
-        Ok((scaled.f_round()?.f_maximum(&low)?.f_minimum(&high)?.f_round()?, &self.prepared.group))
+        let quantized = match self.matrices()? {
+            // Carried back by no more than a unit matrix, the quantized coefficients come out themselves.
+            Some(matrices) => {
+                let (options, channels) = ((Kind::Float, rows.device()), self.site.shape[0]);
+                let unit = Tensor::f_eye_m(kept, channels, options)?;
+                let nothing = Tensor::f_zeros([channels], options)?;
+                let parts = self.parts(&matrices, &step, &range);
+                let parts = CodecParts { synthesis: &unit, mean: &nothing, ..parts };
+                codec(&rows, &parts, Clamp::NONE)?.f_narrow(1, 0, kept)?
+            }
+            None => quantize(&rows, &step, &range, &self.prepared.offset, self.signed, Clamp::NONE)?,
+        };
+        Ok((quantized.f_sub(&self.prepared.offset)?.f_div(&step)?.f_round()?, &self.prepared.group))
+    }
+
+    fn parts<'a>(&'a self, matrices: &'a Matrices, step: &'a Tensor, range: &'a Tensor) -> CodecParts<'a> {
+        CodecParts {
+            analysis: &matrices.analysis,
+            bias: &matrices.bias,
+            synthesis: &matrices.synthesis,
+            mean: self.transform.mean(),
+            step,
+            range,
+            offset: &self.prepared.offset,
+            signed: self.signed,
+        }
     }
 
     /// The columns of [`Self::codes`] that hold the members of a group (of the codec's own groups), in their order; none for

@@ -145,6 +145,13 @@ struct Comparison {
     names: Vec<String>,
 }
 
+/// What a codec of the run says: its codes, and the values that were rounded to them (as far as sums in another order give
+/// them): `[rows, kept]` each.
+struct Said {
+    codes: Tensor,
+    scaled: Tensor,
+}
+
 /// The sum of whole numbers or truth values.
 fn sum(tensor: &Tensor) -> Result<i64, LibtorchError> {
     Ok(tensor.f_sum(Kind::Int64)?.f_int64_value(&[])?)
@@ -183,7 +190,7 @@ impl Comparison {
         labels: &Tensor,
     ) -> Result<(), ExportError> {
         let count = images.size()[0];
-        let (wanted, scaled) = self.forward(run, images)?;
+        let (wanted, said) = self.forward(run, images)?;
         let found = file.run(images)?;
         if found.logits.size() != wanted.size() {
             let reason = format!("it returned logits of shape {:?}, the run {:?}", found.logits.size(), wanted.size());
@@ -192,12 +199,13 @@ impl Comparison {
         // [images]: all codes so far are the same; they parted by rounding alone.
         let mut same = Tensor::f_ones([count], (Kind::Bool, images.device()))?;
         let mut rounded = same.f_logical_not()?;
-        for (index, scaled) in scaled.iter().enumerate() {
-            let (Some(scaled), Some(codes)) = (scaled, found.codes.get(&self.names[index])) else { continue };
-            let (wrong, near) = self.differences(run, index, scaled, codes, count)?;
+        for (index, said) in said.iter().enumerate() {
+            let (Some(said), Some(codes)) = (said, found.codes.get(&self.names[index])) else { continue };
+            let channels_last = run.compressor.as_ref().is_some_and(|c| c.codecs[index].site.channels_last);
+            let (wrong, near) = differences(said, codes, channels_last, count)?;
             let judged = same.f_to_kind(Kind::Int64)?;
             let wrong_here = wrong.f_mul(&judged)?;
-            let values = scaled.numel() as i64 / count.max(1);
+            let values = said.codes.numel() as i64 / count.max(1);
             self.sites[index].add(&wrong_here, &judged, values)?;
             let only_near = near.f_gt(0)?.f_logical_and(&wrong.f_eq(0)?)?.f_logical_and(&same)?;
             self.codes_rounded += sum(&near.f_mul(&only_near.f_to_kind(Kind::Int64)?)?)?;
@@ -210,49 +218,20 @@ impl Comparison {
         Ok(())
     }
 
-    /// The run's logits, and at each codec what is rounded to the codes: `[rows, kept]`.
-    fn forward(&self, run: &OpenedRun, images: &Tensor) -> Result<(Tensor, Vec<Option<Tensor>>), ExportError> {
-        let mut scaled: Vec<Option<Tensor>> = self.plain.iter().map(|_| None).collect();
+    /// The run's logits, and what each of its codecs says.
+    fn forward(&self, run: &OpenedRun, images: &Tensor) -> Result<(Tensor, Vec<Option<Said>>), ExportError> {
+        let mut said: Vec<Option<Said>> = self.plain.iter().map(|_| None).collect();
         let hook = |site: usize, position: Position, value: &Tensor| -> Result<Option<Tensor>, LibtorchError> {
             let (Some(compressor), Some(quantizers)) = (&run.compressor, &self.quantizers) else { return Ok(None) };
             if let Some(index) = compressor.codec_at(site, position) {
-                let rows = to_rows(value, &compressor.codecs[index].site)?;
-                scaled[index] = Some(self.plain[index].scaled(&rows)?);
+                let codec = &compressor.codecs[index];
+                let scaled = self.plain[index].scaled(&to_rows(value, &codec.site)?)?;
+                said[index] = Some(Said { codes: codec.codes(value, quantizers)?.0, scaled });
             }
             compressor.hook(site, position, value, quantizers)
         };
         let logits = no_grad(|| run.model.network.forward(images, hook)).map_err(TrainError::from)?;
-        Ok((logits, scaled))
-    }
-
-    /// For each image, how many codes of a site are wrong, and how many fell the other way: `[images]` each, int64.
-    fn differences(
-        &self,
-        run: &OpenedRun,
-        index: usize,
-        scaled: &Tensor,
-        codes: &Tensor,
-        images: i64,
-    ) -> Result<(Tensor, Tensor), ExportError> {
-        let by_image = |t: &Tensor| t.f_sum_dim_intlist([1_i64].as_slice(), false, Kind::Int64);
-        let wanted = self.plain[index].codes(scaled)?;
-        let channels_last = run.compressor.as_ref().is_some_and(|c| c.codecs[index].site.channels_last);
-        let found =
-            if channels_last || codes.dim() < 3 { codes.shallow_clone() } else { codes.f_movedim_int(1, -1)? };
-        let found = found.f_to_kind(Kind::Float)?;
-        if found.numel() != wanted.numel() || found.size().last() != wanted.size().last() {
-            let all = Tensor::f_full([images], wanted.numel() as i64 / images.max(1), (Kind::Int64, wanted.device()))?;
-            return Ok((all.shallow_clone(), all.f_zeros_like()?));
-        }
-        let found = found.f_reshape(wanted.size())?;
-        let apart = wanted.f_sub(&found)?;
-        let boundary = wanted.f_add(&found)?.f_mul_scalar(0.5)?;
-        let differ = apart.f_ne(0.0)?;
-        let near = scaled.f_sub(&boundary)?.f_abs()?.f_le(ROUNDING)?;
-        let near = near.f_logical_and(&apart.f_abs()?.f_eq(1.0)?)?;
-        let wrong = differ.f_logical_and(&near.f_logical_not()?)?;
-        let values = wanted.numel() as i64 / images.max(1);
-        Ok((by_image(&wrong.f_reshape([images, values])?)?, by_image(&near.f_reshape([images, values])?)?))
+        Ok((logits, said))
     }
 
     fn logits(
@@ -316,6 +295,33 @@ impl Comparison {
             images_rounded: number(self.images_rounded),
         }
     }
+}
+
+/// For each image, how many codes of a site are wrong, and how many fell the other way: `[images]` each, int64.
+fn differences(
+    said: &Said,
+    codes: &Tensor,
+    channels_last: bool,
+    images: i64,
+) -> Result<(Tensor, Tensor), LibtorchError> {
+    let Said { codes: wanted, scaled } = said;
+    let values = wanted.numel() as i64 / images.max(1);
+    let found = if channels_last || codes.dim() < 3 { codes.shallow_clone() } else { codes.f_movedim_int(1, -1)? };
+    let found = found.f_to_kind(Kind::Float)?;
+    if found.numel() != wanted.numel() || found.size().last() != wanted.size().last() {
+        let all = Tensor::f_full([images], values, (Kind::Int64, wanted.device()))?;
+        return Ok((all.shallow_clone(), all.f_zeros_like()?));
+    }
+    let found = found.f_reshape(wanted.size())?;
+    let apart = wanted.f_sub(&found)?;
+    let boundary = wanted.f_add(&found)?.f_mul_scalar(0.5)?;
+    let near = scaled.f_sub(&boundary)?.f_abs()?.f_le(ROUNDING)?;
+    let near = near.f_logical_and(&apart.f_abs()?.f_eq(1.0)?)?;
+    let wrong = apart.f_ne(0.0)?.f_logical_and(&near.f_logical_not()?)?;
+    let by_image = |t: Tensor| -> Result<Tensor, LibtorchError> {
+        Ok(t.f_reshape([images, values])?.f_sum_dim_intlist([1_i64].as_slice(), false, Kind::Int64)?)
+    };
+    Ok((by_image(wrong)?, by_image(near)?))
 }
 
 /// The device that an export is run on beside its run: that of the run's network.
