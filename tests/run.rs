@@ -166,6 +166,7 @@ fn the_folder_has_what_is_promised() {
     let last = named("evaluated").last().unwrap()["top1"].clone();
     assert_eq!(last, summary["top1"]);
     assert!(fs::read_dir(folder.join("tensorboard")).unwrap().count() > 0);
+    assert!(fs::read_to_string(folder.join("report.html")).unwrap().ends_with("</html>\n"));
 }
 
 #[test]

@@ -14,6 +14,7 @@ use crate::report::pack_table;
 #[derive(Debug, Args)]
 pub struct Pack {
     /// Folder of a finished run.
+    #[arg(value_name = "RUN_DIR")]
     run: PathBuf,
     /// How many validation images; one evaluation batch without it.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]

@@ -11,7 +11,6 @@ use std::path::Path;
 
 use super::compare::{Report, RunReport, bytes, digits};
 use super::format::{count, thousands};
-use super::traffic::Traffic;
 use svg::escape;
 
 const STYLE: &str = include_str!("style.css");
@@ -127,19 +126,11 @@ fn results(page: &mut String, report: &Report) {
     }
 }
 
-fn relu(run: &RunReport) -> &Traffic {
-    &run.relu
-}
-
-fn stored(run: &RunReport) -> &Traffic {
-    &run.stored
-}
-
 fn traffic(page: &mut String, report: &Report) {
     page.push_str("<h2>Memory traffic of one image</h2>\n<div class=\"pair\">\n");
-    for (name, of) in [("relu", relu as fn(&RunReport) -> &Traffic), ("stored", stored)] {
+    for name in ["relu", "stored"] {
         let rows = (1..).zip(&report.runs).map(|(number, run)| {
-            let traffic = of(run);
+            let traffic = if name == "relu" { &run.relu } else { &run.stored };
             let factor = traffic.bytes.float32 / traffic.bytes.run;
             vec![
                 format!("{number}"),

@@ -5,7 +5,7 @@ use super::svg::{Svg, WIDTH, escape};
 
 const ROW: f64 = 17.0;
 const BAR: f64 = 13.0;
-const BARS: (f64, f64) = (116.0, 284.0);
+const BARS: (f64, f64) = (116.0, 276.0);
 /// Letters of a name that have room before the bars.
 const NAME: usize = 18;
 
@@ -23,8 +23,8 @@ pub(super) fn widths(sites: &[SiteRow]) -> String {
     let (from, to) = BARS;
     let mut svg = Svg::new(WIDTH, 22.0 + ROW * sites.len() as f64);
     svg.text(0.0, 12.0, "s", "site");
-    svg.text(from, 12.0, "s", "groups, wide as their channels");
-    svg.text(322.0, 12.0, "s e", "bits");
+    svg.text(from, 12.0, "s", "groups, as wide as channels");
+    svg.text(314.0, 12.0, "s e", "bits");
     svg.text(WIDTH, 12.0, "s e", "share");
     let all: f64 = sites.iter().map(SiteRow::stored_bits).sum();
     for (row, site) in sites.iter().enumerate() {
@@ -53,7 +53,7 @@ pub(super) fn widths(sites: &[SiteRow]) -> String {
             }
             x += width;
         }
-        svg.text(322.0, top + 10.5, "t e", &format!("{:.2}", site.bits_per_value));
+        svg.text(314.0, top + 10.5, "t e", &format!("{:.2}", site.bits_per_value));
         let share = if all > 0.0 { 100.0 * site.stored_bits() / all } else { 0.0 };
         svg.text(WIDTH, top + 10.5, "t e", &format!("{share:.1} %"));
     }
