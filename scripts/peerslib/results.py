@@ -1,10 +1,10 @@
 """From times and peaks to a table; knows nothing of PyTorch."""
 
 import json
-import os
 import re
 from statistics import median, quantiles
 
+from claimslib.records import write_atomically
 from claimslib.words import plural
 
 FLOAT = "pytorch-float"
@@ -81,16 +81,8 @@ def write_docs(page, results):
     filled, count = pattern.subn(lambda _: f"{BEGIN}\n\n{markdown(results)}\n{END}", text)
     if count != 1:
         raise ValueError(f"{page} has not exactly one place between `{BEGIN}` and `{END}`")
-    write(page, filled)
+    write_atomically(page, filled)
 
 
 def write_json(path, results):
-    write(path, json.dumps(results, indent=2) + "\n")
-
-
-def write(path, text):
-    """A reader sees the old file or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    write_atomically(path, json.dumps(results, indent=2) + "\n")

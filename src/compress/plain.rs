@@ -68,14 +68,6 @@ impl PlainCodec {
         };
         Ok(z.f_sub(&self.offset)?.f_mul(&self.step.f_reciprocal()?)?)
     }
-
-    /// The codes of scaled values: `[rows, kept]`, whole numbers in float32.
-    ///
-    /// # Errors
-    /// If the shape is not the codec's.
-    pub fn codes(&self, scaled: &Tensor) -> Result<Tensor, LibtorchError> {
-        Ok(scaled.f_round()?.f_maximum(&self.low)?.f_minimum(&self.high)?)
-    }
 }
 
 impl SiteCodec {
@@ -161,7 +153,7 @@ mod tests {
 
     /// The module's formulas.
     fn evaluate(plain: &PlainCodec, x: &Tensor) -> (Tensor, Tensor) {
-        let code = plain.codes(&plain.scaled(x).unwrap()).unwrap();
+        let code = plain.scaled(x).unwrap().round().maximum(&plain.low).minimum(&plain.high);
         let quantized = &plain.offset + &plain.step * &code;
         let reconstructed = match &plain.transform {
             Some(t) => t.mean.addmm(&quantized, &t.synthesis),

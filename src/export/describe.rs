@@ -8,7 +8,7 @@ use super::pack_error::PackError;
 use crate::data::Split;
 use crate::model::Model;
 use crate::recipe::Override;
-use crate::report::{ReportError, RunReport, SiteHistogram, Summary, TensorBits, Timeline, Traffic};
+use crate::report::{RunReport, SiteHistogram, Summary, TensorBits, Timeline, Traffic};
 use crate::train::{TrainError, open_run};
 
 /// Validation images that histograms of codes are made of, at most.
@@ -21,14 +21,12 @@ const IMAGES: usize = 64;
 pub fn describe_run(folder: &Path, overrides: &[Override], pj_per_bit: f64) -> Result<RunReport, PackError> {
     let mut run = open_run(folder, overrides)?;
     let images = run.feed.images(Split::Validation).min(IMAGES);
-    let read = |error: ReportError| TrainError::from(error);
-    let summary = Summary::load(&folder.join("summary.json")).map_err(read)?;
-    let timeline = Timeline::load(&folder.join("metrics.jsonl")).map_err(read)?;
+    let timeline = Timeline::load(&folder.join("metrics.jsonl")).map_err(TrainError::from)?;
     let codes = RunCodes::gather(&mut run, Some(images))?;
-    let (relu, stored) = tensors(&run.model, &summary);
+    let (relu, stored) = tensors(&run.model, &run.summary);
     Ok(RunReport {
         folder: folder.display().to_string(),
-        summary,
+        summary: run.summary,
         relu: Traffic::of(&relu, pj_per_bit),
         stored: Traffic::of(&stored, pj_per_bit),
         histograms: codes.as_ref().map(histograms).unwrap_or_default(),

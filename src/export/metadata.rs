@@ -144,7 +144,7 @@ impl Metadata {
             batch_norms_folded,
             recipe_sha256: run.summary.recipe_sha256.clone(),
             model_sha256: run.summary.model_sha256.clone(),
-            checkpoint_sha256: run.checkpoint_sha256.clone(),
+            checkpoint_sha256: run.checkpoint_sha256()?,
             recipe: run.recipe.clone(),
         })
     }

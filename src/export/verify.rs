@@ -90,10 +90,11 @@ pub fn verify(
 
 fn belongs(run: &OpenedRun, file: &dyn Exported) -> Result<(), ExportError> {
     let (found, wanted) = (file.metadata(), &run.summary);
+    let checkpoint_sha256 = run.checkpoint_sha256()?;
     let keys = [
         ("network", "model_sha256", &found.model_sha256, &wanted.model_sha256),
         ("run", "recipe_sha256", &found.recipe_sha256, &wanted.recipe_sha256),
-        ("run", "checkpoint_sha256", &found.checkpoint_sha256, &run.checkpoint_sha256),
+        ("run", "checkpoint_sha256", &found.checkpoint_sha256, &checkpoint_sha256),
     ];
     match keys.into_iter().find(|(_, _, found, wanted)| found != wanted) {
         None => Ok(()),

@@ -26,6 +26,16 @@ pub struct RunReport {
     pub timeline: Timeline,
 }
 
+/// The conventions that traffic is counted in.
+pub(super) const CONVENTIONS: [&str; 2] = ["relu", "stored"];
+
+impl RunReport {
+    /// Traffic in one of [`CONVENTIONS`].
+    pub(super) fn traffic(&self, convention: &str) -> &Traffic {
+        if convention == "relu" { &self.relu } else { &self.stored }
+    }
+}
+
 /// The codes of a site over all its groups.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SiteHistogram {
@@ -112,6 +122,12 @@ pub(super) fn bytes(number: f64) -> String {
     }
 }
 
+/// How many times a number is another one.
+pub(super) fn times_less(number: f64, than: f64) -> String {
+    let factor = number / than;
+    if factor.is_finite() { format!("{factor:.1}") } else { "–".to_owned() }
+}
+
 /// A number to three digits.
 pub(super) fn digits(number: f64) -> String {
     match number.abs() {
@@ -143,13 +159,13 @@ pub fn report_table(report: &Report) -> String {
         ]);
     }
     let mut text = reached.render();
-    for convention in ["relu", "stored"] {
+    for convention in CONVENTIONS {
         text.push_str(&format!("\nper image, {convention} convention\n"));
         let mut grid = Grid::new(&[Left, Left, Right, Right, Right, Right, Right]);
         grid.row(["run", "tensors", "", "float32", "8 bits", "this run", "× less"]);
         grid.rule();
         for run in &report.runs {
-            let traffic = if convention == "relu" { &run.relu } else { &run.stored };
+            let traffic = run.traffic(convention);
             let rows = [
                 ("traffic", traffic.bytes, true),
                 ("energy", traffic.dram_microjoules, false),
@@ -161,8 +177,7 @@ pub fn report_table(report: &Report) -> String {
                     0 => (run.folder.clone(), count(traffic.tensors, "tensor")),
                     _ => (String::new(), String::new()),
                 };
-                let factor = of.float32 / of.run;
-                let factor = if factor.is_finite() { format!("{factor:.1}") } else { "–".to_owned() };
+                let factor = times_less(of.float32, of.run);
                 grid.row([name, tensors, label.to_owned(), show(of.float32), show(of.int8), show(of.run), factor]);
             }
         }

@@ -3,7 +3,7 @@
 //! `checkpoints/final.safetensors` holds the network's parameters and buffers (`network.<name>`) and the codecs' tensors
 //! (`codec.…`), `checkpoints/final.json` the groups and widths: everything that an evaluation needs beside the model file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor, no_grad};
@@ -72,8 +72,17 @@ pub struct OpenedRun {
     pub summary: Summary,
     /// The resolved recipe as it stands in the folder.
     pub recipe: String,
+    tensors: PathBuf,
+}
+
+impl OpenedRun {
     /// SHA-256 of the weights and codecs, in hexadecimal digits.
-    pub checkpoint_sha256: String,
+    ///
+    /// # Errors
+    /// If their file can't be read any more.
+    pub fn checkpoint_sha256(&self) -> Result<String, TrainError> {
+        sha256_of_file(&self.tensors)
+    }
 }
 
 /// Opens a finished run's folder. `overrides` change the resolved recipe, for example where data or model lie now.
@@ -131,6 +140,5 @@ pub fn open_run(path: &Path, overrides: &[Override]) -> Result<OpenedRun, TrainE
             .map_err(|source| TrainError::Restore { path: manifest_path.clone(), source })
     };
     let compressor = manifest.compressor.as_ref().map(restore).transpose()?;
-    let checkpoint_sha256 = sha256_of_file(&tensors_path)?;
-    Ok(OpenedRun { model, compressor, feed, summary, recipe, checkpoint_sha256 })
+    Ok(OpenedRun { model, compressor, feed, summary, recipe, tensors: tensors_path })
 }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "folds.h"
 #include "layout.h"
 #include "nodes.h"
 
@@ -117,22 +118,6 @@ std::optional<double> sum_weight(const Node* node) {
   const bool is_sum = is_aten(node) && plain_kind(node) == "add" && node->inputs().size() == 3 &&
       node->input(1)->type()->isSubtypeOf(*c10::TensorType::get());
   return is_sum ? number(node, "alpha") : std::nullopt;
-}
-
-bool is_unpadded(const Node* node) {
-  const auto padding = constant(node, "padding");
-  if (!padding) {
-    const Value* list = argument(node, "padding");
-    if (!list || list->node()->kind() != c10::prim::ListConstruct) return false;
-    return std::all_of(list->node()->inputs().begin(), list->node()->inputs().end(), [](const Value* item) {
-      const auto value = toIValue(item);
-      return value && value->isInt() && value->toInt() == 0;
-    });
-  }
-  if (padding->isString()) return padding->toStringRef() == "valid";
-  if (!padding->isIntList()) return padding->isInt() && padding->toInt() == 0;
-  const auto items = padding->toIntVector();
-  return std::all_of(items.begin(), items.end(), [](int64_t item) { return item == 0; });
 }
 
 // Where the tensors of a rewritten layer are named after.

@@ -10,12 +10,12 @@
 #include <cerrno>
 #include <fstream>
 #include <map>
-#include <set>
 #include <string>
 #include <vector>
 
 #include "absorb.h"
 #include "assembly.h"
+#include "json.h"
 #include "layout.h"
 #include "nodes.h"
 #include "sites.h"
@@ -92,11 +92,10 @@ void lift(Block* block, Plain& plain, const Module& module, std::map<std::string
 }
 
 void remove_dropouts(Block* block) {
-  static const std::set<std::string> kinds = {"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"};
   for (auto it = block->nodes().begin(); it != block->nodes().end();) {
     Node* node = *it++;
     for (Block* inner : node->blocks()) remove_dropouts(inner);
-    if (!is_aten(node) || !kinds.count(plain_kind(node))) continue;
+    if (!is_dropout(node)) continue;
     const auto train = torch::jit::toIValue(node->input(2));
     if (!train || !train->isBool() || train->toBool()) continue;
     node->output()->replaceAllUsesWith(node->input(0));
@@ -261,12 +260,6 @@ void check_plain(const Block* block) {
   }
 }
 
-std::string json_list(const std::vector<std::string>& items) {
-  std::string out;
-  for (const auto& item : items) out += (out.empty() ? "\"" : ",\"") + item + "\"";
-  return "[" + out + "]";
-}
-
 } // namespace
 
 // The module that is written.
@@ -319,7 +312,7 @@ Baked* bake(const Network& network, const PlainSite* sites, int64_t count, bool 
     Value* copy = graph.insert(aten::clone, {images}, {{"memory_format", static_cast<int64_t>(at::MemoryFormat::ChannelsLast)}});
     images->replaceAllUsesAfterNodeWith(copy->node(), copy);
   }
-  folded_json = "{\"transforms\":" + json_list(folded) + ",\"batch_norms\":" + json_list(norms) + "}";
+  folded_json = "{\"transforms\":" + list(folded, quoted) + ",\"batch_norms\":" + list(norms, quoted) + "}";
   return new Baked{assemble(plain, codes)};
 }
 

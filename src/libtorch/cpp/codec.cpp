@@ -126,12 +126,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_tiles(const at::Tensor& 
     }
     brgemm_release(false);
   });
-  for (int64_t block = 1; block < blocks; ++block)
-    for (int64_t i = 0; i < 2 * kept; ++i) totals[i] += totals[block * 2 * kept + i];
-  for (int64_t c = 0; c < kept; ++c) {
-    grad_step.mutable_data_ptr<float>()[c] = static_cast<float>(totals[c]);
-    grad_range.mutable_data_ptr<float>()[c] = static_cast<float>(totals[kept + c]);
-  }
+  add_blocks(totals, blocks, grad_step, grad_range);
   return {grad_x, grad_step, grad_range};
 }
 
@@ -142,7 +137,7 @@ struct InOnePass : torch::autograd::Function<InOnePass> {
       bool recorded) {
     at::AutoDispatchBelowADInplaceOrView guard;
     const Parts parts{analysis.contiguous(), bias, synthesis.contiguous(), mean, step.contiguous(), range.contiguous(), offset, is_signed,
-                      {static_cast<float>(low), static_cast<float>(high)}};
+                      {low, high}};
     Kept keep;
     if (recorded) {
       const std::vector<int64_t> shape{x.size(0), analysis.size(1)};
@@ -162,7 +157,7 @@ struct InOnePass : torch::autograd::Function<InOnePass> {
     const auto saved = context->get_saved_variables();
     const at::Tensor none;
     const Parts parts{saved[6], none, saved[7], none, saved[3], saved[4], saved[5], context->saved_data["signed"].toBool(),
-                      {static_cast<float>(context->saved_data["low"].toDouble()), static_cast<float>(context->saved_data["high"].toDouble())}};
+                      {context->saved_data["low"].toDouble(), context->saved_data["high"].toDouble()}};
     const auto [grad_x, grad_step, grad_range] = backward_tiles(grads[0].contiguous(), saved[2], {saved[0], saved[1]}, parts);
     return {grad_x, grad_step, grad_range, none, none, none, none, none, none, none, none, none};
   }
@@ -191,7 +186,7 @@ at::Tensor by_parts(
     const at::Tensor& synthesis, const at::Tensor& mean, bool is_signed, double low, double high) {
   const at::Tensor quantized = quantize(at::addmm(bias, x, analysis), step, range, offset, is_signed, -INFINITY, INFINITY);
   const at::Tensor restored = at::addmm(mean, quantized, synthesis);
-  return Bounds{static_cast<float>(low), static_cast<float>(high)}.any() ? at::hardtanh(restored, low, high) : restored;
+  return Bounds(low, high).any() ? at::hardtanh(restored, low, high) : restored;
 }
 
 bool fits(const at::Tensor& x, const at::Tensor& analysis, const at::Tensor& synthesis) {

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <optional>
-#include <set>
 #include <string>
 
 #include "nodes.h"
@@ -78,20 +77,6 @@ bool is_dense_convolution(const Node* node) {
       is_static(argument(node, "bias"));
 }
 
-bool is_unpadded(const Node* convolution) {
-  const Value* padding = argument(convolution, "padding");
-  if (!padding) return false;
-  const Node* node = padding->node();
-  if (node->kind() == prim::ListConstruct)
-    return std::all_of(node->inputs().begin(), node->inputs().end(), [](const Value* item) { return is_int(item, 0); });
-  const auto constant = toIValue(padding);
-  if (!constant) return false;
-  if (constant->isString()) return constant->toStringRef() == "valid";
-  if (!constant->isIntList()) return is_int(padding, 0);
-  const auto items = constant->toIntVector();
-  return std::all_of(items.begin(), items.end(), [](int64_t item) { return item == 0; });
-}
-
 // Which input of a linear layer its features come in by; nothing for any other node.
 std::optional<size_t> linear_input(const Node* node) {
   if (!is_aten(node)) return std::nullopt;
@@ -103,9 +88,8 @@ std::optional<size_t> linear_input(const Node* node) {
   return std::nullopt;
 }
 
-bool is_dropout(const Node* node) {
-  static const std::set<std::string> kinds = {"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"};
-  return is_aten(node) && kinds.count(plain_kind(node)) && is_off(argument(node, "train"));
+bool is_idle_dropout(const Node* node) {
+  return is_dropout(node) && is_off(argument(node, "train"));
 }
 
 // A scale and shift per channel that are known ahead of time.
@@ -135,7 +119,7 @@ Fold producers(const Value* value, bool channels_last) {
   const Node* node = value->node();
   if (is_dense_convolution(node)) return fold_of_convolution(channels_last);
   if (linear_input(node)) return fold_of_linear(channels_last);
-  if (is_dropout(node) || is_settled_norm(node)) return producers(node->input(0), channels_last);
+  if (is_idle_dropout(node) || is_settled_norm(node)) return producers(node->input(0), channels_last);
   if (is_sum(node)) return std::min(producers(node->input(0), channels_last), producers(node->input(1), channels_last));
   return Fold::never;
 }
@@ -147,7 +131,7 @@ Fold readers(const Value* value, bool channels_last) {
     if (!reads_values(use)) continue;
     read = true;
     const Node* node = use.user;
-    if (is_dropout(node)) {
+    if (is_idle_dropout(node)) {
       fold = std::min(fold, readers(node->output(), channels_last));
     } else if (linear_input(node) == use.offset) {
       fold = std::min(fold, fold_of_linear(channels_last));
@@ -161,6 +145,20 @@ Fold readers(const Value* value, bool channels_last) {
 }
 
 } // namespace
+
+bool is_unpadded(const Node* convolution) {
+  const Value* padding = argument(convolution, "padding");
+  if (!padding) return false;
+  const Node* node = padding->node();
+  if (node->kind() == prim::ListConstruct)
+    return std::all_of(node->inputs().begin(), node->inputs().end(), [](const Value* item) { return is_int(item, 0); });
+  const auto constant = toIValue(padding);
+  if (!constant) return false;
+  if (constant->isString()) return constant->toStringRef() == "valid";
+  if (!constant->isIntList()) return is_int(padding, 0);
+  const auto items = constant->toIntVector();
+  return std::all_of(items.begin(), items.end(), [](int64_t item) { return item == 0; });
+}
 
 Fold folds_forward(const Node* activation, bool channels_last) {
   return producers(activation->input(0), channels_last);

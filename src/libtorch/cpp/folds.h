@@ -13,6 +13,9 @@ enum class Fold {
   always,
 };
 
+// Whether a convolution is known to pad nothing.
+bool is_unpadded(const torch::jit::Node* convolution);
+
 // Whether Uᵀ(x − μ) of the pre-activation folds into its producers: each is a dense convolution or a linear layer, followed
 // by nothing but normalisation with running statistics, dropout in evaluation and additions of two such chains, and no
 // value in between is read by anything else.

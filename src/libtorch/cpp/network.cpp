@@ -12,6 +12,7 @@
 #include <iomanip>
 #include <sstream>
 
+#include "json.h"
 #include "layout.h"
 #include "sites.h"
 
@@ -115,25 +116,6 @@ void observe(Graph& graph, const Survey& found) {
   for (const Site& site : found.sites) insert(site.node->output(), none);
   for (const Compute& compute : found.computes) insert(compute.node->output(), compute.weight);
   for (const Stored& stored : found.stored) insert(stored.value, none);
-}
-
-std::string quoted(const std::string& text) {
-  std::ostringstream out;
-  out << '"';
-  for (const unsigned char c : text) {
-    if (c == '"' || c == '\\') out << '\\' << c;
-    else if (c < 0x20) out << "\\u" << std::hex << std::setw(4) << std::setfill('0') << int(c) << std::dec;
-    else out << c;
-  }
-  out << '"';
-  return out.str();
-}
-
-template <typename Items, typename Write>
-std::string list(const Items& items, Write write) {
-  std::string out = "[";
-  for (size_t i = 0; i < items.size(); ++i) out += (i ? "," : "") + write(items[i]);
-  return out + "]";
 }
 
 std::string number(double value) {

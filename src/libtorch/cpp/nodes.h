@@ -26,6 +26,13 @@ inline bool is_convolution(const torch::jit::Node* node) {
       kind == "_convolution_mode";
 }
 
+// A dropout of any kind, whether it is on or not.
+inline bool is_dropout(const torch::jit::Node* node) {
+  if (!is_aten(node)) return false;
+  const std::string kind = plain_kind(node);
+  return kind == "dropout" || kind == "feature_dropout" || kind == "alpha_dropout" || kind == "feature_alpha_dropout";
+}
+
 // A use that reads the tensor's values, not only its shape.
 inline bool reads_values(const torch::jit::Use& use) {
   if (!is_aten(use.user)) return true;

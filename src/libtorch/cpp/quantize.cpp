@@ -66,12 +66,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_kernel(
       }
     }
   });
-  for (int64_t block = 1; block < blocks; ++block)
-    for (int64_t i = 0; i < 2 * lanes.channels; ++i) totals[i] += totals[block * 2 * lanes.channels + i];
-  for (int64_t c = 0; c < lanes.channels; ++c) {
-    grad_step.mutable_data_ptr<float>()[c] = static_cast<float>(totals[c]);
-    grad_range.mutable_data_ptr<float>()[c] = static_cast<float>(totals[lanes.channels + c]);
-  }
+  add_blocks(totals, blocks, grad_step, grad_range);
   return {grad_z, grad_step, grad_range};
 }
 
@@ -113,7 +108,7 @@ struct Quantize : torch::autograd::Function<Quantize> {
     context->saved_data["signed"] = is_signed;
     context->saved_data["low"] = low;
     context->saved_data["high"] = high;
-    const Bounds bounds{static_cast<float>(low), static_cast<float>(high)};
+    const Bounds bounds(low, high);
     return has_kernel(z) ? forward_kernel(z, step, range, offset, is_signed, bounds)
                          : forward_reference(z, step, range, offset, is_signed, bounds);
   }
@@ -121,7 +116,7 @@ struct Quantize : torch::autograd::Function<Quantize> {
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list grads) {
     const auto saved = context->get_saved_variables();
     const bool is_signed = context->saved_data["signed"].toBool();
-    const Bounds bounds{static_cast<float>(context->saved_data["low"].toDouble()), static_cast<float>(context->saved_data["high"].toDouble())};
+    const Bounds bounds(context->saved_data["low"].toDouble(), context->saved_data["high"].toDouble());
     const at::Tensor grad = grads[0].contiguous();
     const auto [grad_z, grad_step, grad_range] = has_kernel(saved[0])
         ? backward_kernel(saved[0], grad, saved[1], saved[2], saved[3], is_signed, bounds)

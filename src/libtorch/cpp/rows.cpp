@@ -11,6 +11,14 @@
 #endif
 
 namespace dimbit {
+namespace {
+
+inline float level_of(float scaled, float low, float high) {
+  const float level = std::nearbyint(scaled);
+  return level < low ? low : (level > high ? high : level);
+}
+
+} // namespace
 
 DIMBIT_SIMD void forward_rows(const float* __restrict z, float* __restrict out, int64_t size, const Lanes& lanes, Bounds bounds) {
   const float* __restrict step = lanes.step();
@@ -21,8 +29,7 @@ DIMBIT_SIMD void forward_rows(const float* __restrict z, float* __restrict out, 
   for (int64_t start = 0; start < size; start += lanes.width, z += lanes.width, out += lanes.width) {
     const int64_t count = std::min(lanes.width, size - start);
     for (int64_t i = 0; i < count; ++i) {
-      float level = std::nearbyint((clamped(z[i], bounds) - offset[i]) * inverse[i]);
-      level = level < low[i] ? low[i] : (level > high[i] ? high[i] : level);
+      const float level = level_of((clamped(z[i], bounds) - offset[i]) * inverse[i], low[i], high[i]);
       out[i] = offset[i] + step[i] * level;
     }
   }
@@ -47,8 +54,7 @@ DIMBIT_SIMD void backward_rows(
       const bool inside = !(above || below);
       const float scaled = t * inverse[i];
       grad_z[i] = inside && !clipped ? g : 0.0f;
-      float level = std::nearbyint(scaled);
-      level = level < low[i] ? low[i] : (level > high[i] ? high[i] : level);
+      const float level = level_of(scaled, low[i], high[i]);
       step_sums[i] += inside ? g * (level - scaled) : 0.0f;
       range_sums[i] += above ? g : (below ? below_sign * g : 0.0f);
     }
@@ -78,8 +84,7 @@ DIMBIT_SIMD void forward_rows_kept(const float* __restrict z, float* __restrict 
     for (int64_t i = 0; i < count; ++i) {
       const float t = z[i] - offset[i];
       const float scaled = t * inverse[i];
-      float level = std::nearbyint(scaled);
-      level = level < low[i] ? low[i] : (level > high[i] ? high[i] : level);
+      const float level = level_of(scaled, low[i], high[i]);
       out[i] = offset[i] + step[i] * level;
       // Within the range the level may be clamped half a step at most; no number keeps to the middle.
       const float error = level - scaled;
@@ -122,6 +127,19 @@ void flush(std::vector<float>& sums, const Lanes& lanes, double* totals) {
   for (int64_t start = 0; start < lanes.width; start += lanes.channels)
     for (int64_t c = 0; c < lanes.channels; ++c) totals[c] += sums[start + c];
   std::fill(sums.begin(), sums.end(), 0.0f);
+}
+
+void add_blocks(const std::vector<double>& totals, int64_t blocks, at::Tensor& grad_step, at::Tensor& grad_range) {
+  const int64_t channels = grad_step.numel();
+  for (int64_t c = 0; c < channels; ++c) {
+    double step = 0.0, range = 0.0;
+    for (int64_t block = 0; block < blocks; ++block) {
+      step += totals[block * 2 * channels + c];
+      range += totals[block * 2 * channels + channels + c];
+    }
+    grad_step.mutable_data_ptr<float>()[c] = static_cast<float>(step);
+    grad_range.mutable_data_ptr<float>()[c] = static_cast<float>(range);
+  }
 }
 
 } // namespace dimbit

@@ -14,6 +14,8 @@ namespace dimbit {
 struct Bounds {
   float low, high;
 
+  Bounds(double low, double high) : low(static_cast<float>(low)), high(static_cast<float>(high)) {}
+
   bool any() const { return low > -INFINITY || high < INFINITY; }
 };
 
@@ -94,6 +96,9 @@ void pass_unclamped(const float* out, const float* grad, float* passed, int64_t 
 
 // Adds the lanes' sums to their channels' and clears them.
 void flush(std::vector<float>& sums, const Lanes& lanes, double* totals);
+
+// Writes the sums over all blocks, in their order. `totals`: of each block those of all channels' steps, then of their ranges.
+void add_blocks(const std::vector<double>& totals, int64_t blocks, at::Tensor& grad_step, at::Tensor& grad_range);
 
 // The quantizer by itself, recorded by autograd, for any type and device: `z`: `[..., channels]`.
 at::Tensor quantize(

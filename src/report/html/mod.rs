@@ -9,7 +9,7 @@ mod widths;
 use std::fmt::Write;
 use std::path::Path;
 
-use super::compare::{Report, RunReport, bytes, digits};
+use super::compare::{CONVENTIONS, Report, RunReport, bytes, digits, times_less};
 use super::format::{count, thousands};
 use svg::escape;
 
@@ -128,16 +128,15 @@ fn results(page: &mut String, report: &Report) {
 
 fn traffic(page: &mut String, report: &Report) {
     page.push_str("<h2>Memory traffic of one image</h2>\n<div class=\"pair\">\n");
-    for name in ["relu", "stored"] {
+    for name in CONVENTIONS {
         let rows = (1..).zip(&report.runs).map(|(number, run)| {
-            let traffic = if name == "relu" { &run.relu } else { &run.stored };
-            let factor = traffic.bytes.float32 / traffic.bytes.run;
+            let traffic = run.traffic(name);
             vec![
                 format!("{number}"),
                 bytes(traffic.bytes.float32),
                 bytes(traffic.bytes.int8),
                 bytes(traffic.bytes.run),
-                if factor.is_finite() { format!("{factor:.1}") } else { "–".to_owned() },
+                times_less(traffic.bytes.float32, traffic.bytes.run),
                 digits(traffic.dram_microjoules.run),
                 bytes(traffic.largest_tensor_bytes.run),
             ]
