@@ -97,7 +97,7 @@ fn left_out_keys_have_their_defaults() {
     let (calibrate, search) = (recipe.calibrate().unwrap(), recipe.search().unwrap());
     assert_eq!(calibrate, &CalibrateStage::default());
     assert_eq!(search, &SearchStage::new(Length::Steps(5), 3.0));
-    assert_eq!((search.start_bits, search.anneal), (8.0, Anneal::Exponential));
+    assert_eq!((search.first_bits(), search.anneal), (3.0, Anneal::Exponential));
     assert_eq!((search.learning_rate, search.quantizer_learning_rate), (0.01, 0.02));
     assert_eq!((search.distillation, search.batch_norm), (0.5, BatchNorm::Train));
 }

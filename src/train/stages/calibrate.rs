@@ -75,7 +75,7 @@ pub fn calibrate(session: &mut Session<'_>, stage: &CalibrateStage) -> Result<()
         Some(kept) => partition_kept(&candidates, kept, target, freedom, max_macs),
         None => partition(&candidates, target, freedom, max_macs),
     };
-    let start = session.recipe.search().map(|search| bits_of_image(search.start_bits));
+    let start = session.recipe.search().map(|search| bits_of_image(search.first_bits()));
     let groups = starts(stage, &sites, &candidates, &plan, start);
     let device = session.device;
     let mut planned = Vec::with_capacity(sites.len());
