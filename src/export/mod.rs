@@ -18,4 +18,4 @@ pub use metadata::{GroupData, InputData, METADATA, Metadata, SiteData};
 pub use pack::{check_run, pack_run};
 pub use pack_error::PackError;
 pub use verdict::{Difference, Verdict};
-pub use verify::{Answers, Exported, LOGITS, ROUNDING, TIE, device_of, verify};
+pub use verify::{Answers, Exported, LOGITS, TIE, device_of, verify};
