@@ -80,7 +80,9 @@ class Listing {
   void step(Node* node) {
     const auto kind = node->kind();
     if (kind == prim::Constant) {
-      values_[node->output()] = node->mustBeNone() ? IValue() : *torch::jit::toIValue(node->output());
+      const auto constant = torch::jit::toIValue(node->output());
+      TORCH_CHECK(constant, "a constant of type ", node->output()->type()->repr_str(), " can't be listed");
+      values_[node->output()] = *constant;
     } else if (kind == prim::GetAttr) {
       const auto& object = at(node->input()).toObjectRef();
       const std::string& name = node->s(torch::jit::attr::name);
@@ -141,8 +143,7 @@ class Listing {
     }
     if (!follows) return name_after(node, read, made);
     if (made.empty()) {
-      const bool by_values = is_aten(node) && reads_values({node, 0}) && node->kind() != c10::aten::append;
-      TORCH_CHECK(!by_values, "`", node->kind().toQualString(), "`", place_text(node), " decides by the values of a tensor");
+      TORCH_CHECK(!tells_values(node), "`", node->kind().toQualString(), "`", place_text(node), " decides by the values of a tensor");
       return;
     }
     // Nothing happens where every tensor that comes out went in: lists, dropout in evaluation, conversion to the same type.
@@ -175,6 +176,13 @@ class Listing {
     } else if (value.isTuple()) {
       for (const IValue& item : value.toTupleRef().elements()) collect(item, tensors);
     }
+  }
+
+  // Whether something other than a tensor is made of a tensor's values, rather than of its shape or presence.
+  static bool tells_values(const Node* node) {
+    const std::string kind = plain_kind(node);
+    return is_aten(node) && reads_values({const_cast<Node*>(node), 0}) && kind != "__is__" && kind != "__isnot__" && kind != "is_contiguous" &&
+        kind != "stride";
   }
 
   static bool writes(const Node* node, const Stack& stack) {
