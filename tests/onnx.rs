@@ -128,7 +128,8 @@ fn a_float_run_and_a_uniform_run_export_as_well() {
     if python().is_none() {
         return;
     }
-    let run = Run::of(&(head("tiny-traced.pt") + "stages:\n  - {stage: calibrate, images: 64, transform: none, bits: 4}\n"));
+    let run =
+        Run::of(&(head("tiny-traced.pt") + "stages:\n  - {stage: calibrate, images: 64, transform: none, bits: 4}\n"));
     agrees(&run, &export(&run, "uniform.onnx", &[]));
     let run = Run::of(&(head("tiny-scripted.pt") + "stages:\n  - {stage: train, length: 6st}\n"));
     let found = agrees(&run, &export(&run, "float.onnx", &["--fold-batch-norm"]));
@@ -219,7 +220,10 @@ fn the_example_classifies_an_image() {
     let arguments = [script.to_str().unwrap(), file.to_str().unwrap(), array.to_str().unwrap()];
     let Some(printed) = run_python(&arguments) else { return };
     let bits = number(&joint().summary(), "bits_per_value");
-    assert!(printed.starts_with(&format!("4 compressed sites, {bits:.4} bits per value\nimage 0: class ")), "{printed}");
+    assert!(
+        printed.starts_with(&format!("4 compressed sites, {bits:.4} bits per value\nimage 0: class ")),
+        "{printed}"
+    );
 }
 
 #[test]
@@ -321,7 +325,11 @@ fn networks_of_torchvision_give_the_same_logits() {
     let names = ["resnet18.script", "mobilenet_v2.trace", "mobilenet_v3_small.script", "squeezenet1_1.script"];
     for (number, name) in names.into_iter().enumerate() {
         let path = root().join("target/test-models").join(format!("{name}.pt"));
-        assert!(path.is_file(), "{} is missing: run scripts/test, which exports it before it runs the tests", path.display());
+        assert!(
+            path.is_file(),
+            "{} is missing: run scripts/test, which exports it before it runs the tests",
+            path.display()
+        );
         compare(&path, 224, number % 2 == 0);
     }
 }

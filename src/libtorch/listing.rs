@@ -153,9 +153,11 @@ impl Baked {
 }
 
 fn merge(listed: Raw, other: Raw, constants: Vec<(String, Tensor)>) -> Result<Listing, LibtorchError> {
-    let differs = || LibtorchError::Call {
+    let differs = || {
+        LibtorchError::Call {
         what: WHAT,
         reason: "for two images they are others than for three; only a network that does the same with any number of images has a list".into(),
+    }
     };
     let whole = |raw: &Raw| (raw.input, raw.logits, raw.codes.clone(), raw.constants.clone());
     if whole(&listed) != whole(&other) || listed.values.len() != other.values.len() {

@@ -60,10 +60,7 @@ pub(super) fn unsupported<T>(reason: impl Into<String>) -> Result<T> {
 }
 
 /// The graph of a list. `keys`: the sites' keys by their names; the codes of a site are the value `codes.<key>`.
-pub(super) fn convert(
-    listing: &Listing,
-    keys: &BTreeMap<String, String>,
-) -> std::result::Result<GraphProto, Refusal> {
+pub(super) fn convert(listing: &Listing, keys: &BTreeMap<String, String>) -> std::result::Result<GraphProto, Refusal> {
     Converter::new(listing, keys).finish()
 }
 
@@ -118,9 +115,7 @@ impl<'a> Converter<'a> {
             self.held.extend(step.outputs.iter().copied().zip(made));
         }
         let refuse = |problem| match problem {
-            Problem::Unsupported(reason) => {
-                Refusal::Step { operator: "forward".into(), place: String::new(), reason }
-            }
+            Problem::Unsupported(reason) => Refusal::Step { operator: "forward".into(), place: String::new(), reason },
             Problem::Libtorch(error) => Refusal::Libtorch(error),
         };
         let logits = self.value(self.listing.logits).map_err(refuse)?;
@@ -156,7 +151,13 @@ impl<'a> Converter<'a> {
             return shapes::split(self, call);
         }
         let made = match operator {
-            "clone" | "contiguous" | "detach" | "alias" | "dropout" | "feature_dropout" | "alpha_dropout"
+            "clone"
+            | "contiguous"
+            | "detach"
+            | "alias"
+            | "dropout"
+            | "feature_dropout"
+            | "alpha_dropout"
             | "feature_alpha_dropout" => return self.unchanged(call),
             "to" | "type_as" => return self.converted(call),
             "minimum" if self.codes.contains_key(&call.output()?) => return Ok(vec![quantizer::codes(self, call)?]),

@@ -36,7 +36,8 @@ impl Engine {
     /// # Errors
     /// The library's reason, as text.
     pub fn run(&mut self, images: &Tensor) -> Result<Vec<(String, Tensor)>, String> {
-        let plain = images.f_to_device(Device::Cpu).and_then(|t| t.f_to_kind(Kind::Float)).and_then(|t| t.f_contiguous());
+        let plain =
+            images.f_to_device(Device::Cpu).and_then(|t| t.f_to_kind(Kind::Float)).and_then(|t| t.f_contiguous());
         let flat = plain.and_then(|t| t.f_reshape([-1])).map_err(|e| e.to_string())?;
         let values = Vec::<f32>::try_from(flat).map_err(|e| e.to_string())?;
         let input = TensorRef::from_array_view((images.size(), values.as_slice())).map_err(|e| e.to_string())?;
@@ -99,7 +100,6 @@ fn in_python(lib: &Path) -> Option<PathBuf> {
     };
     let named = |path: &Path, start: &str| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(start));
     let pythons = entries(lib)?.into_iter().filter(|path| named(path, "python3"));
-    let mut libraries =
-        pythons.filter_map(|python| entries(&python.join("site-packages/onnxruntime/capi"))).flatten();
+    let mut libraries = pythons.filter_map(|python| entries(&python.join("site-packages/onnxruntime/capi"))).flatten();
     libraries.find(|path| named(path, "libonnxruntime.so"))
 }

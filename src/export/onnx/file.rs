@@ -17,7 +17,11 @@ use super::proto::{GraphProto, ModelProto};
 #[derive(Debug)]
 pub struct File {
     path: PathBuf,
+    /// The file as it is, which is what users run: its logits count.
     engine: Engine,
+    /// A copy whose outputs are the codes as well; none where there are no codes. ONNX Runtime rewrites graphs by what their
+    /// outputs are, so that it can't speak for the file.
+    with_codes: Option<Engine>,
     metadata: Metadata,
 }
 
@@ -34,8 +38,8 @@ impl File {
         let model = model.map_err(|e| error(format!("it is no ONNX file, or was cut short ({e})"), again))?;
         let text = model.metadata_props.iter().find(|entry| entry.key == METADATA);
         let text = text.ok_or_else(|| error(format!("it carries no {METADATA}"), again))?;
-        let metadata: Metadata = serde_json::from_str(&text.value)
-            .map_err(|e| error(format!("its {METADATA} is damaged: {e}"), again))?;
+        let metadata: Metadata =
+            serde_json::from_str(&text.value).map_err(|e| error(format!("its {METADATA} is damaged: {e}"), again))?;
         let mut wanted = Vec::new();
         for site in metadata.sites.iter().filter(|site| has_codes(site)) {
             let name = code_name(&site.key);
@@ -43,13 +47,15 @@ impl File {
             let value = value.ok_or_else(|| error(format!("it has no value `{name}` any more"), again))?;
             wanted.push(value.clone());
         }
-        // Messages that stand one behind the other are one message with the lists of both: the codes come out as well.
-        let outputs = GraphProto { output: wanted, ..GraphProto::default() };
-        ModelProto { graph: Some(outputs), ..ModelProto::default() }
-            .encode(&mut bytes)
-            .map_err(|e| error(e.to_string(), again))?;
         let engine = Engine::new(&bytes)?.map_err(|reason| error(reason, again))?;
-        Ok(Self { path: path.to_path_buf(), engine, metadata })
+        let mut with_codes = None;
+        if !wanted.is_empty() {
+            // Messages that stand one behind the other are one message with the lists of both: the codes come out as well.
+            let outputs = GraphProto { output: wanted, ..GraphProto::default() };
+            bytes.extend(ModelProto { graph: Some(outputs), ..ModelProto::default() }.encode_to_vec());
+            with_codes = Some(Engine::new(&bytes)?.map_err(|reason| error(reason, again))?);
+        }
+        Ok(Self { path: path.to_path_buf(), engine, with_codes, metadata })
     }
 }
 
@@ -70,8 +76,13 @@ impl Exported for File {
     fn run(&mut self, images: &Tensor) -> Result<Answers, ExportError> {
         let path = self.path.clone();
         let failed = |reason: String| ExportError::Failed { path: path.clone(), images: images.size(), reason };
-        let mut made: BTreeMap<String, Tensor> = self.engine.run(images).map_err(failed)?.into_iter().collect();
-        let logits = made.remove(LOGITS).ok_or_else(|| failed("it returned no logits".into()))?;
+        let made = self.engine.run(images).map_err(failed)?;
+        let logits = made.into_iter().find(|(name, _)| name == LOGITS).map(|(_, logits)| logits);
+        let logits = logits.ok_or_else(|| failed("it returned no logits".into()))?;
+        let mut made = BTreeMap::new();
+        if let Some(engine) = &mut self.with_codes {
+            made.extend(engine.run(images).map_err(failed)?);
+        }
         let mut codes = BTreeMap::new();
         for site in &self.metadata.sites {
             let Some(found) = made.remove(&code_name(&site.key)) else { continue };

@@ -105,9 +105,10 @@ impl Graph {
         self.initializer(name, element::INT64, &[values.len() as i64], bytes)
     }
 
-    /// One number of any type, as bytes; hands back its name.
-    pub(super) fn scalar(&mut self, name: &str, data_type: i32, bytes: Vec<u8>) -> String {
-        self.initializer(name, data_type, &[], bytes)
+    /// Zeros of a type of 8 bits; hands back their name.
+    pub(super) fn zeros(&mut self, name: &str, data_type: i32, shape: &[i64]) -> String {
+        let count = usize::try_from(shape.iter().product::<i64>()).unwrap_or(0);
+        self.initializer(name, data_type, shape, vec![0; count])
     }
 
     fn initializer(&mut self, name: &str, data_type: i32, shape: &[i64], raw_data: Vec<u8>) -> String {

@@ -48,8 +48,7 @@ pub(super) fn operator(c: &mut Converter<'_>, call: &Call<'_>, operator: &str) -
         "relu6" => clamp(c, call, Some(0.0), Some(6.0)),
         "hardtanh" => clamp(c, call, Some(call.number("min_val")?), Some(call.number("max_val")?)),
         "clamp" | "clamp_min" | "clamp_max" => {
-            let bound =
-                |name| if call.argument(name).is_some() { call.number(name).map(Some) } else { Ok(None) };
+            let bound = |name| if call.argument(name).is_some() { call.number(name).map(Some) } else { Ok(None) };
             clamp(c, call, bound("min")?, bound("max")?)
         }
         "threshold" => threshold(c, call),
@@ -100,7 +99,8 @@ fn activation(c: &mut Converter<'_>, call: &Call<'_>, operator: &str) -> Result<
         return unsupported("there is no ONNX operator for it here");
     }
     let x = c.input(call, "self")?;
-    let float = |name: &str| -> Result<(&'static str, Attribute)> { Ok(("alpha", Attribute::Float(call.number(name)?))) };
+    let float =
+        |name: &str| -> Result<(&'static str, Attribute)> { Ok(("alpha", Attribute::Float(call.number(name)?))) };
     match operator {
         "hardswish" => Ok(c.node(call, "HardSwish", &[&x], &[])),
         "hardsigmoid" => {

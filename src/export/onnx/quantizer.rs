@@ -63,7 +63,7 @@ pub(super) fn codes(c: &mut Converter<'_>, call: &Call<'_>) -> Result<Held> {
     } else {
         let value = clamp(c, &scaled);
         let one = c.graph.floats(&format!("{name}.one"), &[], &[1.0]);
-        let zero = c.graph.scalar(&format!("{name}.zero"), element, vec![0]);
+        let zero = c.graph.zeros(&format!("{name}.zero"), element, &[]);
         c.graph.named(&name, "QuantizeLinear", &[&value, &one, &zero], &[]);
     }
     c.code_values.push(ValueInfoProto::new(&name, element, &c.of_type(output).shape));
@@ -83,5 +83,7 @@ pub(super) fn values(c: &mut Converter<'_>, call: &Call<'_>) -> Result<String> {
     // One a coefficient: [kept], [kept, 1, 1].
     let axis = c.of_type(codes).shape.len().saturating_sub(steps.dim()) as i64;
     let step = if steps.dim() == 1 { c.value(step)? } else { c.flat(step)? };
-    Ok(c.node(call, "DequantizeLinear", &[&name, &step], &[("axis", Attribute::Int(axis))]))
+    // Said although it is the default: without it, ONNX Runtime rewrites int8 to uint8 with one zero for all, and then fails.
+    let zeros = c.graph.zeros(&format!("{name}.zeros"), element, &[steps.numel() as i64]);
+    Ok(c.node(call, "DequantizeLinear", &[&name, &step, &zeros], &[("axis", Attribute::Int(axis))]))
 }
