@@ -26,6 +26,7 @@ fn main() {
         .file("src/libtorch/cpp/bake.cpp")
         .file("src/libtorch/cpp/codec.cpp")
         .file("src/libtorch/cpp/folds.cpp")
+        .file("src/libtorch/cpp/listing.cpp")
         .file("src/libtorch/cpp/network.cpp")
         .file("src/libtorch/cpp/layout.cpp")
         .file("src/libtorch/cpp/rows.cpp")

@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use tch::{Device, Kind, Tensor, no_grad};
+use tch::{Kind, Tensor, no_grad};
 
 use super::error::ExportError;
 use super::metadata::Metadata;
@@ -339,12 +339,4 @@ fn differences(
     let count = |t: &Tensor| t.f_sum_dim_intlist([1_i64].as_slice(), false, Kind::Int64);
     let widest = distance.f_where_self(&tie, &distance.f_zeros_like()?)?.f_amax([1_i64].as_slice(), false)?;
     Ok(Differences { wrong: count(&wrong)?, ties: count(&tie)?, widest })
-}
-
-/// The device that an export is run on beside its run: that of the run's network.
-///
-/// # Errors
-/// If libtorch can't list its tensors.
-pub fn device_of(run: &OpenedRun) -> Result<Device, ExportError> {
-    Ok(run.model.network.tensors()?.first().map_or(Device::Cpu, |named| named.tensor.device()))
 }
