@@ -1,7 +1,9 @@
 //! A recipe in words: its timeline as a table, and the budget over the search as a plot.
 
 use super::language::Recipe;
-use super::stage::{CalibrateStage, SearchStage, Stage};
+use super::sites::SitePattern;
+use super::stage::{CalibrateStage, SearchStage, Stage, TrainStage};
+use super::values::Portion;
 
 /// Characters of the plot's longest bar.
 const PLOT_WIDTH: f64 = 48.0;
@@ -43,8 +45,17 @@ fn header(recipe: &Recipe, images: Option<usize>, steps_per_epoch: Option<usize>
     )
 }
 
-fn patterns(patterns: &[String]) -> String {
-    if patterns.is_empty() { "none".into() } else { patterns.join(" ") }
+fn patterns(patterns: &[SitePattern]) -> String {
+    let texts: Vec<&str> = patterns.iter().map(SitePattern::text).collect();
+    if texts.is_empty() { "none".into() } else { texts.join(" ") }
+}
+
+/// The warm-up as it is written and, for a share, what it comes to.
+fn warmup(stage: &TrainStage) -> String {
+    match stage.warmup {
+        Portion::Length(length) => length.to_string(),
+        share @ Portion::Percent(_) => format!("{share} ({})", share.of(stage.length)),
+    }
 }
 
 fn timeline(recipe: &Recipe, steps_per_epoch: Option<usize>) -> String {
@@ -63,7 +74,7 @@ fn timeline(recipe: &Recipe, steps_per_epoch: Option<usize>) -> String {
                 if stage.warmup.is_zero() {
                     format!("{} to 0", stage.learning_rate)
                 } else {
-                    format!("{} to 0, warm-up {}", stage.learning_rate, stage.warmup)
+                    format!("{} to 0, warm-up {}", stage.learning_rate, warmup(stage))
                 },
                 "float".into(),
             ),

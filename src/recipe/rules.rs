@@ -138,7 +138,7 @@ fn relation(stage: &Stage) -> Option<Relation> {
     match stage {
         Stage::Train(stage) => {
             let (length, warmup) = (stage.length, stage.warmup);
-            let too_long = match (warmup, length) {
+            let too_long = match (warmup.of(length), length) {
                 (Epochs(warmup), Epochs(length)) => warmup >= length,
                 (Steps(warmup), Steps(length)) => warmup >= length,
                 // Across units only the number of images can tell.

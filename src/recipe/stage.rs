@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::anneal::Anneal;
-use super::values::Length;
+use super::values::{Length, Portion};
 
 /// One stage of the timeline; its kind is the key `stage`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -56,9 +56,10 @@ pub struct TrainStage {
     #[serde(default = "defaults::train_learning_rate")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub learning_rate: f64,
-    /// How long the learning rate rises linearly from 0, as a length; shorter than `length`. Default: `0ep`.
+    /// How long the learning rate rises linearly from 0: a length, or a share of the stage (`5%`); shorter than `length`.
+    /// Default: `0ep`.
     #[serde(default = "defaults::warmup")]
-    pub warmup: Length,
+    pub warmup: Portion,
     /// Momentum of the gradient descent, from 0 to below 1. Default: 0.9.
     #[serde(default = "defaults::momentum")]
     #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
@@ -403,13 +404,13 @@ pub enum BatchNorm {
 
 /// The values of keys that are left out.
 mod defaults {
-    use super::Length;
+    use super::{Length, Portion};
 
     pub(super) fn train_learning_rate() -> f64 {
         0.05
     }
-    pub(super) fn warmup() -> Length {
-        Length::Epochs(0.0)
+    pub(super) fn warmup() -> Portion {
+        Portion::Length(Length::Epochs(0.0))
     }
     pub(super) fn momentum() -> f64 {
         0.9

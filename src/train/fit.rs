@@ -257,7 +257,8 @@ pub fn fit(session: &mut Session<'_>, phase: &Phase, objective: &mut dyn Objecti
         let mut trained = 0_u64;
         let epoch = session.epochs;
         session.epochs += 1;
-        for batch in session.feed.train_epoch(epoch) {
+        let mut batches = session.feed.train_epoch(epoch);
+        while let Some(batch) = batches.next() {
             let (x, y) = batch?;
             let step = trainer.step(session, phase, objective, (&x, &y))?;
             window.add(&step.loss, &step.logits, &y)?;
@@ -272,6 +273,7 @@ pub fn fit(session: &mut Session<'_>, phase: &Phase, objective: &mut dyn Objecti
                     return Err(TrainError::Diverged { loss: total, step: done, stage: phase.name.to_owned(), first });
                 }
                 let state = objective.state();
+                let elapsed = window.since.elapsed().as_secs_f64();
                 session.sink.event(&Event::Step {
                     step: session.step,
                     stage: phase.name.to_owned(),
@@ -290,7 +292,8 @@ pub fn fit(session: &mut Session<'_>, phase: &Phase, objective: &mut dyn Objecti
                     bits: session.compressor.as_ref().map(|c| c.bits_per_value()).transpose()?,
                     budget_bits: state.map(|s| s.allowed),
                     multiplier: state.map(|s| s.multiplier),
-                    images_per_second: window.images as f64 / window.since.elapsed().as_secs_f64(),
+                    images_per_second: window.images as f64 / elapsed,
+                    waiting: (batches.take_waited().as_secs_f64() / elapsed).min(1.0),
                 })?;
                 window = Window::new(device)?;
             }
@@ -304,8 +307,7 @@ pub fn fit(session: &mut Session<'_>, phase: &Phase, objective: &mut dyn Objecti
             session.evaluate(phase.name, false)?;
         }
         if session.compressor.is_some() {
-            let sites = session.site_rows()?;
-            session.sink.event(&Event::Widths { step: session.step, sites })?;
+            session.report_widths()?;
         }
     }
     session

@@ -7,6 +7,7 @@ use tch::{Device, Tensor};
 use super::error::TrainError;
 use super::evaluate::{Evaluation, evaluate};
 use super::feed::Feed;
+use super::run::stored_bits;
 use crate::compress::compressor::Compressor;
 use crate::data::Split;
 use crate::libtorch::{Hooked, LibtorchError, Network, cuda_devices};
@@ -90,6 +91,9 @@ impl Session<'_> {
             images: found.images,
             bits: self.compressor.as_ref().map(Compressor::bits_per_value).transpose()?,
         })?;
+        if !found.codes.is_empty() {
+            self.sink.event(&Event::Codes { step: self.step, sites: found.codes.clone() })?;
+        }
         // The last optimizer step of an epoch shows here alone.
         if !found.loss.is_finite() {
             let (loss, step, stage) = (found.loss, self.step, stage.to_owned());
@@ -105,6 +109,17 @@ impl Session<'_> {
     pub fn progress(&mut self, stage: &str, done: usize, total: usize, what: &str) -> Result<(), TrainError> {
         let (done, total) = (done as u64, total as u64);
         self.sink.event(&Event::Progress { stage: stage.to_owned(), done, total, what: what.to_owned() })?;
+        Ok(())
+    }
+
+    /// Reports the widths as they stand.
+    ///
+    /// # Errors
+    /// If libtorch or a sink fail.
+    pub fn report_widths(&mut self) -> Result<(), TrainError> {
+        let (step, sites) = (self.step, self.site_rows()?);
+        let bits_stored = stored_bits(&self.model, self.compressor.as_ref())?;
+        self.sink.event(&Event::Widths { step, sites, bits_stored })?;
         Ok(())
     }
 

@@ -32,7 +32,8 @@ pub fn carry_out(session: &mut Session<'_>, stage: &CalibrateStage, index: usize
     session.float_top1 = Some(session.evaluate("calibrate", false)?.top1);
     session.keep_teacher()?;
     calibrate(session, stage)?;
-    session.evaluate("calibrate", false)?;
+    session.report_widths()?;
+    session.evaluate("calibrate", true)?;
     session.sink.event(&Event::StageEnded { stage: name, seconds: began.elapsed().as_secs_f64() })?;
     Ok(())
 }

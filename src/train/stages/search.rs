@@ -26,6 +26,7 @@ pub fn carry_out(session: &mut Session<'_>, stage: &SearchStage, index: usize) -
     if stage.batch_norm == BatchNorm::Reestimated {
         reestimate(session)?;
     }
-    session.evaluate("search", false)?;
+    session.report_widths()?;
+    session.evaluate("search", true)?;
     Ok(())
 }
