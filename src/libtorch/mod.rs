@@ -17,4 +17,4 @@ pub use codec::{CodecParts, codec};
 pub use error::LibtorchError;
 pub use network::{Compute, Fold, Hooked, NamedTensor, Network, Observed, Position, RawSite, RawStored, Survey};
 pub use quantize::{Clamp, quantize};
-pub use runtime::{cuda_devices, peak_memory, set_deterministic, version};
+pub use runtime::{cuda_devices, generator_state, peak_memory, set_deterministic, set_generator_state, version};

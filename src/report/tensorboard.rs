@@ -5,10 +5,13 @@ use std::panic::{self, AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::Once;
+use std::thread::sleep;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tensorboard_rs::summary_writer::SummaryWriter;
 
-use super::{Event, ReportError, Sink};
+use super::event_files::{self, EventFile};
+use super::{Event, LogMark, ReportError, Sink};
 
 /// Writes the scalars of a run to an event file, at the global step.
 ///
@@ -21,13 +24,22 @@ use super::{Event, ReportError, Sink};
 /// | `bits/site/<name>` (per value) | [`Event::Widths`] |
 /// | `validation/top1` (percent), `validation/loss` | [`Event::Evaluated`] |
 ///
-/// A value that the event doesn't have is left out. A run that goes on after a cut adds a second event file to the folder, which
-/// TensorBoard reads as one log.
+/// A value that the event doesn't have is left out. A run that goes on from a checkpoint cuts the event files off where that
+/// was taken, and adds a further one to the folder, which TensorBoard reads as one log.
 pub struct TensorBoard {
     folder: PathBuf,
     /// None once the file can't be written any more.
     writer: Option<SummaryWriter>,
+    /// The writer's file.
+    file: EventFile,
+    /// Records of earlier parts of this run.
+    before: u64,
+    /// Records that the writer was given.
+    given: u64,
 }
+
+/// How long the writer's thread may take to write what it was given.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 impl TensorBoard {
     /// Creates the folder and an event file in it.
@@ -35,14 +47,32 @@ impl TensorBoard {
     /// # Errors
     /// [`ReportError::Write`] if the folder can't be created or written.
     pub fn open(folder: &Path) -> Result<TensorBoard, ReportError> {
+        TensorBoard::open_at(folder, u64::MAX)
+    }
+
+    /// Like [`Self::open`], but keeps no more than the first `records` of what is there: what was told after the checkpoint
+    /// that a run goes on from will be told again.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_at(folder: &Path, records: u64) -> Result<TensorBoard, ReportError> {
         fs::create_dir_all(folder).map_err(ReportError::write(folder))?;
         // The writer panics where it can't create its file, so whether files can be created here is found out before.
         let probe = folder.join(format!(".probe-{}", process::id()));
         File::create(&probe).and_then(|_| fs::remove_file(&probe)).map_err(ReportError::write(folder))?;
+        let before = event_files::keep(folder, records).map_err(ReportError::write(folder))?;
+        let existing = event_files::list(folder).map_err(ReportError::read(folder))?;
+        await_a_later_second(&existing);
         silence_the_writer();
-        let writer = catch_unwind(|| SummaryWriter::new(folder))
-            .map_err(|_| ReportError::TensorBoardStopped { folder: folder.to_path_buf() })?;
-        Ok(TensorBoard { folder: folder.to_path_buf(), writer: Some(writer) })
+        let stopped = || ReportError::TensorBoardStopped { folder: folder.to_path_buf() };
+        let writer = catch_unwind(|| SummaryWriter::new(folder)).map_err(|_| stopped())?;
+        // The writer's thread makes the file.
+        let file = patiently(|| {
+            let files = event_files::list(folder).ok()?;
+            EventFile::open(files.iter().find(|path| !existing.contains(path))?).ok()
+        });
+        let file = file.ok_or_else(stopped)?;
+        Ok(TensorBoard { folder: folder.to_path_buf(), writer: Some(writer), file, before, given: 0 })
     }
 
     /// Hands over the values that are there. The writer's thread ends at its first failed write, and the writer then panics at the
@@ -56,6 +86,7 @@ impl TensorBoard {
             for (tag, value) in scalars {
                 if let Some(value) = value {
                     writer.add_scalar(tag, *value as f32, step);
+                    self.given += 1;
                 }
             }
             writer.flush();
@@ -75,6 +106,27 @@ impl TensorBoard {
 
     fn stopped(&self) -> ReportError {
         ReportError::TensorBoardStopped { folder: self.folder.clone() }
+    }
+}
+
+/// Names of event files begin with a second: the next one must neither replace one of these nor sort before it.
+fn await_a_later_second(existing: &[PathBuf]) {
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    // Files of a clock that goes ahead are no reason to wait for long.
+    let latest = existing.iter().filter_map(|path| event_files::second(path)).filter(|&second| second <= now()).max();
+    while latest.is_some_and(|latest| now() <= latest) {
+        sleep(Duration::from_millis(10));
+    }
+}
+
+/// Asks again and again until there is something.
+fn patiently<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+    let began = Instant::now();
+    loop {
+        match ask() {
+            None if began.elapsed() < PATIENCE => sleep(Duration::from_millis(1)),
+            found => return found,
+        }
     }
 }
 
@@ -133,6 +185,24 @@ impl Sink for TensorBoard {
             }
             _ => Ok(()),
         }
+    }
+
+    fn mark(&mut self, mark: &mut LogMark) -> Result<(), ReportError> {
+        let (given, file) = (self.given, &mut self.file);
+        let Some(writer) = &mut self.writer else { return Err(self.stopped()) };
+        let written = patiently(|| match file.written() {
+            Ok(written) if written >= given => Some(Ok(true)),
+            // A thread that has ended takes nothing more.
+            Ok(_) => catch_unwind(AssertUnwindSafe(|| writer.flush())).is_err().then_some(Ok(false)),
+            Err(error) => Some(Err(error)),
+        });
+        match written.unwrap_or(Ok(false)) {
+            Ok(true) => self.file.sync().map_err(ReportError::write(&self.folder))?,
+            Ok(false) => return Err(self.stopped()),
+            Err(error) => return Err(ReportError::write(&self.folder)(error)),
+        }
+        mark.tensorboard_records = self.before + given;
+        Ok(())
     }
 
     fn finish(&mut self) -> Result<(), ReportError> {
@@ -230,7 +300,11 @@ mod tests {
     fn scalars(folder: &Path) -> Vec<(u64, String, f32)> {
         let files: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
         assert_eq!(files.len(), 1, "{files:?}");
-        let bytes = fs::read(&files[0]).unwrap();
+        scalars_of(&files[0])
+    }
+
+    fn scalars_of(file: &Path) -> Vec<(u64, String, f32)> {
+        let bytes = fs::read(file).unwrap();
         let records = records(&bytes);
         assert_eq!(field(records[0], 3).unwrap(), b"brain.Event:2");
         records[1..].iter().map(|record| scalar(record).unwrap()).collect()
@@ -281,6 +355,28 @@ mod tests {
         assert_eq!(read[9].2, 3.0);
         assert_eq!(read[10].2, 92.5);
         assert!(read[11].2.is_nan());
+    }
+
+    #[test]
+    fn a_run_that_goes_on_has_every_step_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut board = TensorBoard::open(folder.path()).unwrap();
+        let mut mark = LogMark::default();
+        board.event(&step(1, 9, 0.5)).unwrap();
+        board.mark(&mut mark).unwrap();
+        board.event(&step(2, 9, 0.5)).unwrap();
+        drop(board);
+        assert_eq!(mark.tensorboard_records, 9);
+        for told in [2, 3] {
+            let mut board = TensorBoard::open_at(folder.path(), mark.tensorboard_records).unwrap();
+            board.event(&step(told, 9, 0.25)).unwrap();
+            board.mark(&mut mark).unwrap();
+        }
+        assert_eq!(mark.tensorboard_records, 27);
+        let read: Vec<_> = event_files::list(folder.path()).unwrap().iter().flat_map(|file| scalars_of(file)).collect();
+        let of_loss: Vec<_> = read.iter().filter(|(_, tag, _)| tag == "loss/task").map(|(s, _, v)| (*s, *v)).collect();
+        assert_eq!(of_loss, [(1001, 0.5), (1002, 0.25), (1003, 0.25)]);
+        assert_eq!(read.len(), 27);
     }
 
     #[test]
