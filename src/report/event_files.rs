@@ -106,7 +106,8 @@ mod tests {
     /// Files of two, one and three records with a head each; the last one ends in a torn record.
     fn folder() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
-        for (name, data) in [("0000000001.a", &["a", "b"][..]), ("0000000002.a", &["c"]), ("0000000003.a", &["d", "e", "f"])]
+        for (name, data) in
+            [("0000000001.a", &["a", "b"][..]), ("0000000002.a", &["c"]), ("0000000003.a", &["d", "e", "f"])]
         {
             let mut bytes = record(b"head");
             data.iter().for_each(|data| bytes.extend(record(data.as_bytes())));

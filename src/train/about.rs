@@ -75,8 +75,8 @@ impl About {
         write_atomically(&folder.file("recipe.yaml"), loaded.source.text().as_bytes())?;
         write_atomically(&folder.file(RESOLVED), loaded.recipe.resolved_yaml().as_bytes())?;
         let path = folder.file(ABOUT);
-        let mut json = serde_json::to_vec_pretty(self)
-            .map_err(|e| ReportError::Write { path: path.clone(), source: e.into() })?;
+        let mut json =
+            serde_json::to_vec_pretty(self).map_err(|e| ReportError::Write { path: path.clone(), source: e.into() })?;
         json.push(b'\n');
         write_atomically(&path, &json)?;
         Ok(())
@@ -217,7 +217,8 @@ mod tests {
     fn recipes_are_told_apart_by_their_keys() {
         let mut found = Vec::new();
         let theirs = json!({"seed": 1, "stages": [{"target_bits": 2.5, "length": "1ep"}], "data": {"path": "a"}});
-        let given = json!({"seed": 1, "stages": [{"target_bits": 3, "length": "1ep"}], "data": {"path": "b"}, "name": "x"});
+        let given =
+            json!({"seed": 1, "stages": [{"target_bits": 3, "length": "1ep"}], "data": {"path": "b"}, "name": "x"});
         compare(&theirs, &given, "", &mut found);
         assert_eq!(
             found,

@@ -43,6 +43,18 @@ pub enum TrainError {
         /// What to do.
         help: &'static str,
     },
+    /// A parameter is not a finite number any more.
+    #[error(
+        "{parameter} has no finite value after step {step} of the stage `{stage}`\n  help: lower `learning_rate` of that stage"
+    )]
+    NotFinite {
+        /// What it is, such as "parameter `conv.weight`".
+        parameter: String,
+        /// Step of the stage.
+        step: u64,
+        /// The stage.
+        stage: String,
+    },
     /// A checkpoint could not be written.
     #[error(
         "the checkpoint {} can't be written: {reason}\n  help: make room on its disk, or check the folder's permissions; those before it are kept",
@@ -55,7 +67,9 @@ pub enum TrainError {
         reason: String,
     },
     /// A checkpoint is whole, but not of this network.
-    #[error("the checkpoint doesn't fit the network: {reason}\n  help: go on with the program and the model file that it was written with")]
+    #[error(
+        "the checkpoint doesn't fit the network: {reason}\n  help: go on with the program and the model file that it was written with"
+    )]
     Unfit {
         /// What doesn't fit.
         reason: String,
@@ -142,10 +156,16 @@ impl TrainError {
         }
     }
 
+    /// Whether training left the finite numbers: from the same state it would again.
+    pub fn is_divergence(&self) -> bool {
+        matches!(self, Self::Diverged { .. } | Self::NotFinite { .. })
+    }
+
     /// Whether the input (recipe, model, data) is to blame rather than the run.
     pub fn is_input(&self) -> bool {
         match self {
             Self::Diverged { .. }
+            | Self::NotFinite { .. }
             | Self::Bench { .. }
             | Self::Libtorch(_)
             | Self::Checkpoint { .. }

@@ -103,28 +103,6 @@ impl RunFolder {
         Ok(entries.flatten().all(|entry| known(&entry.file_name().to_string_lossy())))
     }
 
-    /// Requires room for `bytes` more.
-    ///
-    /// # Errors
-    /// If there is less, as far as the system tells.
-    pub fn has_room_for(&self, bytes: u64) -> Result<(), TrainError> {
-        let Ok(disk) = rustix::fs::statvfs(&self.path) else { return Ok(()) };
-        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        if free >= bytes {
-            return Ok(());
-        }
-        let megabytes = |bytes: u64| bytes.div_ceil(1_000_000);
-        Err(TrainError::Folder {
-            path: self.path.clone(),
-            reason: format!(
-                "its disk has {} MB free, and a run of this network needs about {} MB",
-                megabytes(free),
-                megabytes(bytes)
-            ),
-            help: "make room, keep fewer checkpoints (--keep-checkpoints), or give a folder on another disk with --out",
-        })
-    }
-
     /// The command that goes on with the run in this folder.
     pub fn resume_command(&self) -> String {
         format!("dimbit run --resume --out {}", quoted(&self.path.to_string_lossy()))
@@ -149,6 +127,33 @@ impl RunFolder {
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
+}
+
+/// Requires room for `bytes` more where `path` lies or will lie.
+///
+/// # Errors
+/// If there is less, as far as the system tells.
+pub fn requires_room(path: &Path, bytes: u64) -> Result<(), TrainError> {
+    let existing = path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
+    let Ok(disk) = rustix::fs::statvfs(existing) else { return Ok(()) };
+    // Some file systems tell nothing.
+    if disk.f_blocks == 0 {
+        return Ok(());
+    }
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if free >= bytes {
+        return Ok(());
+    }
+    let megabytes = |bytes: u64| bytes.div_ceil(1_000_000);
+    Err(TrainError::Folder {
+        path: path.to_path_buf(),
+        reason: format!(
+            "its disk has {} MB free, and a run of this network needs about {} MB",
+            megabytes(free),
+            megabytes(bytes)
+        ),
+        help: "make room, keep fewer checkpoints (--keep-checkpoints), or give a folder on another disk with --out",
+    })
 }
 
 fn unusable(path: &Path, error: &std::io::Error, help: &'static str) -> TrainError {
@@ -185,7 +190,11 @@ fn free_folder(name: &str) -> Result<PathBuf, TrainError> {
 /// A word of a shell's command line.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:=@%,".contains(c);
-    if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
 }
 
 /// SHA-256 in hexadecimal digits.
@@ -242,10 +251,11 @@ mod tests {
     #[test]
     fn room_is_asked_for_before() {
         let folder = tempfile::tempdir().unwrap();
-        let folder = RunFolder::at(folder.path());
-        folder.has_room_for(0).unwrap();
-        let error = folder.has_room_for(u64::MAX).unwrap_err().to_string();
-        assert!(error.contains("MB free") && error.contains("--out"), "{error}");
+        for path in [folder.path(), &folder.path().join("not/there/yet"), Path::new("here")] {
+            requires_room(path, 0).unwrap();
+            let error = requires_room(path, u64::MAX).unwrap_err().to_string();
+            assert!(error.contains("MB free") && error.contains("--out"), "{error}");
+        }
     }
 
     #[test]

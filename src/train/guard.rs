@@ -23,7 +23,7 @@ pub fn is_finite(tensor: &Tensor) -> Result<bool, LibtorchError> {
 pub fn broken_parameter(session: &Session<'_>) -> Result<Option<String>, TrainError> {
     for named in session.model.network.tensors()? {
         if named.is_parameter && named.tensor.is_floating_point() && !is_finite(&named.tensor)? {
-            return Ok(Some(named.name));
+            return Ok(Some(format!("parameter `{}`", named.name)));
         }
     }
     let Some(compressor) = &session.compressor else { return Ok(None) };
@@ -31,7 +31,7 @@ pub fn broken_parameter(session: &Session<'_>) -> Result<Option<String>, TrainEr
         let crate::compress::transform::Transform::Pca(pca) = &codec.transform else { continue };
         for leaf in pca.leaves() {
             if !is_finite(&leaf)? {
-                return Ok(Some(format!("basis of {}", codec.site.name)));
+                return Ok(Some(format!("the basis of site `{}`", codec.site.name)));
             }
         }
     }
@@ -72,7 +72,7 @@ pub fn diverged(
 ) -> Result<TrainError, TrainError> {
     let mut first = String::new();
     if let Some(name) = broken_parameter(session)? {
-        first += &format!("; the step before has left parameter `{name}` without a finite value");
+        first += &format!("; the step before has left {name} without a finite value");
     }
     if let Some(name) = broken_site(session, x)? {
         first += &format!("; values first stop being finite at site `{name}`");

@@ -1,13 +1,13 @@
 //! A whole run: a recipe in, a finished folder out. It may be cut off anywhere and go on.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::about::{About, Standing, standing};
 use super::checkpoint::save;
 use super::error::TrainError;
 use super::evaluate::Evaluation;
 use super::feed::Feed;
-use super::folder::RunFolder;
+use super::folder::{RunFolder, requires_room};
 use super::reached::summarize;
 use super::resume::{Cadence, Checkpoint, Keeper, Machine, Origin, restore};
 use super::session::{Session, resolve_device};
@@ -77,11 +77,12 @@ pub fn run(loaded: &Loaded, options: RunOptions) -> Result<Ended, TrainError> {
     let (model, feed) = validate(loaded, device)?;
     let machine = Machine::here(device);
     let new = About::new(loaded, machine.clone())?;
+    let place = found.as_ref().map(|(folder, _)| folder.path.as_path()).or(out.as_deref());
+    requires_room(place.unwrap_or(Path::new("runs")), room_for(&model, cadence.keep))?;
     let (folder, begun) = match found {
         Some(found) => found,
         None => (RunFolder::create(out.as_deref(), &new.name)?, None),
     };
-    folder.has_room_for(room_for(&model, cadence.keep))?;
     let origin = origin(begun.as_ref().unwrap_or(&new), machine);
     let mut keeper = Keeper::open(&folder.file("checkpoints"), cadence, origin)?;
     let mut checkpoint = None;
@@ -107,7 +108,10 @@ pub fn run(loaded: &Loaded, options: RunOptions) -> Result<Ended, TrainError> {
     (session.stop, session.keeper) = (stop, Some(keeper));
     match work(&mut session, &name, checkpoint, &folder) {
         Ok(summary) => Ok(Ended { summary, folder: folder.path, before: false }),
-        Err(error) => Err(stopped(error, &folder, session.keeper.as_ref())),
+        Err(error) => {
+            note_divergence(&session, &error, &folder);
+            Err(stopped(error, &folder, session.keeper.as_ref()))
+        }
     }
 }
 
@@ -207,8 +211,7 @@ fn work(
         }
     };
     for (index, stage) in recipe.stages.iter().enumerate().skip(first) {
-        let top1 = stages::carry_out(session, stage, index, folder)
-            .inspect_err(|error| note_divergence(session, error, folder))?;
+        let top1 = stages::carry_out(session, stage, index, folder)?;
         session.save(index + 1, None, Vec::new())?;
         if let Some(top1) = top1 {
             session.consider(top1)?;
@@ -258,7 +261,7 @@ fn reached(session: &Session<'_>, result: &Evaluation) -> Result<Summary, TrainE
 /// Writes the summary of a run that has diverged. The first error counts, whatever becomes of its summary.
 fn note_divergence(session: &Session<'_>, error: &TrainError, folder: &RunFolder) {
     let nothing = Evaluation { top1: f64::NAN, loss: f64::NAN, images: 0, entropy: None };
-    if matches!(error, TrainError::Diverged { .. })
+    if error.is_divergence()
         && let Ok(mut summary) = reached(session, &nothing)
     {
         summary.status = Status::Diverged;
@@ -271,13 +274,15 @@ fn stopped(error: TrainError, folder: &RunFolder, keeper: Option<&Keeper>) -> Tr
     let latest = keeper.and_then(Keeper::latest);
     let command = folder.resume_command();
     let kept = match (&error, latest) {
-        (TrainError::Diverged { .. }, Some(latest)) => format!(
+        (error, Some(latest)) if error.is_divergence() => format!(
             "kept: the last state before is {}; a changed recipe begins a run of its own in another folder",
             latest.display()
         ),
-        (TrainError::Diverged { .. }, None) => "kept: nothing, it was before the first checkpoint".to_owned(),
+        (error, None) if error.is_divergence() => "kept: nothing, it was before the first checkpoint".to_owned(),
         (TrainError::Interrupted { .. }, _) => format!("resume: {command}"),
-        (_, Some(latest)) => format!("kept: all up to {}; when the cause is mended, resume: {command}", latest.display()),
+        (_, Some(latest)) => {
+            format!("kept: all up to {}; when the cause is mended, resume: {command}", latest.display())
+        }
         (_, None) => format!("kept: nothing yet; when the cause is mended, begin again: {command}"),
     };
     let mut what = error.to_string();

@@ -76,7 +76,7 @@ impl Session<'_> {
     /// its beginning.
     ///
     /// # Errors
-    /// [`TrainError::Diverged`] if a parameter isn't finite, [`TrainError::Checkpoint`] if it can't be written; the ones
+    /// [`TrainError::NotFinite`] if a parameter isn't, [`TrainError::Checkpoint`] if it can't be written; the ones
     /// before it are kept then.
     pub fn save(
         &mut self,
@@ -97,14 +97,11 @@ impl Session<'_> {
         tensors: &mut Vec<(String, Tensor)>,
         keeper: &Keeper,
     ) -> Result<State, TrainError> {
-        if let Some(name) = broken_parameter(self)? {
-            let stage = fit.as_ref().and(self.recipe.stages.get(stage)).map_or("result", |stage| stage.kind());
-            return Err(TrainError::Diverged {
-                loss: f64::NAN,
-                step: fit.map_or(0, |fit| fit.done),
-                stage: stage.to_owned(),
-                first: format!("; parameter `{name}` has no finite value any more"),
-            });
+        if let Some(parameter) = broken_parameter(self)? {
+            // Between two stages, it is the one before that has left it so.
+            let of = if fit.is_some() { stage } else { stage.saturating_sub(1) };
+            let stage = self.recipe.stages.get(of).map_or("result", |stage| stage.kind()).to_owned();
+            return Err(TrainError::NotFinite { parameter, step: fit.map_or(self.step, |fit| fit.done), stage });
         }
         let Captured { learning, with_gradient, compressor } = capture(self, tensors)?;
         // The events of this moment are on the disk before the checkpoint that counts on them.

@@ -152,3 +152,98 @@ pub fn read(path: &Path) -> Result<Checkpoint, String> {
     }
     Ok(Checkpoint { state, tensors: tensors(TENSORS, &path.join(TENSORS))?, shared, shared_sha256: manifest.shared })
 }
+
+#[cfg(test)]
+pub(super) mod samples {
+    //! A checkpoint that the tests of this room share.
+
+    use super::*;
+
+    /// A state after `step` steps.
+    pub fn state(step: u64) -> State {
+        let json = serde_json::json!({
+            "dimbit_version": "0.1.0", "recipe_sha256": "ab", "model_sha256": "cd",
+            "machine": {"libtorch": "2.11.0", "device": "cpu", "threads": 1},
+            "train_images": 64, "validation_images": 32, "stage": 1, "step": step, "epochs": 2, "images": 96,
+            "training_seconds": "1.5", "seconds": "2.5", "float_top1": 81.25,
+            "mark": {"metrics_bytes": 1000, "tensorboard_records": 9},
+            "learning": ["network.conv.weight"], "with_gradient": [], "compressor": null, "fit": null
+        });
+        serde_json::from_value(json).unwrap()
+    }
+
+    /// Tensors of every kind that is stored.
+    pub fn tensors() -> Vec<(String, Tensor)> {
+        vec![
+            ("network.conv.weight".to_owned(), Tensor::from_slice(&[1.5_f32, -2.0, f32::MIN_POSITIVE])),
+            ("codec.cost".to_owned(), Tensor::from_slice(&[0.1_f64, f64::INFINITY]).reshape([1, 2])),
+            ("network.num_batches_tracked".to_owned(), Tensor::from(7_i64)),
+            ("generator.cpu".to_owned(), Tensor::from_slice(&[3_u8, 255])),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn written() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let digest = write_shared(&folder.path().join("teacher.safetensors"), &samples::tensors()).unwrap();
+        let shared = BTreeMap::from([("teacher.safetensors".to_owned(), digest)]);
+        write(&folder.path().join("state-000003"), &samples::state(5), &samples::tensors(), &shared).unwrap();
+        folder
+    }
+
+    #[test]
+    fn what_is_read_is_what_was_written() {
+        let folder = written();
+        let found = read(&folder.path().join("state-000003")).unwrap();
+        assert_eq!(serde_json::to_value(&found.state).unwrap(), serde_json::to_value(samples::state(5)).unwrap());
+        for tensors in [&found.tensors, &found.shared["teacher.safetensors"]] {
+            assert_eq!(tensors.len(), 4);
+            for (name, tensor) in samples::tensors() {
+                assert!(tensors[&name] == tensor && tensors[&name].kind() == tensor.kind(), "{name}");
+            }
+        }
+        let names: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names.len(), 2, "{names:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_written_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("absent/state-000001");
+        fs::write(folder.path().join("absent"), "a file").unwrap();
+        assert!(write(&path, &samples::state(5), &samples::tensors(), &BTreeMap::new()).is_err());
+        // A name that is taken.
+        let path = folder.path().join("state-000001");
+        fs::create_dir_all(path.join("something")).unwrap();
+        assert!(write(&path, &samples::state(5), &samples::tensors(), &BTreeMap::new()).is_err());
+        assert!(!folder.path().join(".state-000001.tmp").exists());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn damage_is_an_error_wherever_it_is(file in 0_usize..4, at in any::<prop::sample::Index>(), flip in 0_u8..=255) {
+            let folder = written();
+            let state = folder.path().join("state-000003");
+            let path = match file {
+                0 => state.join(MANIFEST),
+                1 => state.join(STATE),
+                2 => state.join(TENSORS),
+                _ => folder.path().join("teacher.safetensors"),
+            };
+            let mut bytes = fs::read(&path).unwrap();
+            let at = at.index(bytes.len());
+            // A flip of nothing stands for a file that was cut off.
+            if flip == 0 { bytes.truncate(at) } else { bytes[at] ^= flip }
+            fs::write(&path, bytes).unwrap();
+            prop_assert!(read(&state).is_err());
+        }
+    }
+}

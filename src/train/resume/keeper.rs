@@ -124,10 +124,11 @@ impl Keeper {
     pub fn newest(&mut self, warn: &mut dyn FnMut(String)) -> Option<Checkpoint> {
         while let Some(&number) = self.numbers.last() {
             let path = self.path(number);
-            let read = disk::read(&path).and_then(|found| match found.state.recipe_sha256 == self.origin.recipe_sha256 {
-                true => Ok(found),
-                false => Err("is of another recipe".to_owned()),
-            });
+            let read =
+                disk::read(&path).and_then(|found| match found.state.recipe_sha256 == self.origin.recipe_sha256 {
+                    true => Ok(found),
+                    false => Err("is of another recipe".to_owned()),
+                });
             match read {
                 Ok(found) => {
                     self.shared.clone_from(&found.shared_sha256);
@@ -238,5 +239,76 @@ impl Keeper {
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::disk::samples;
+    use super::*;
+
+    fn keeper(folder: &Path, keep: usize) -> Keeper {
+        let origin =
+            Origin { recipe_sha256: "ab".into(), model_sha256: "cd".into(), machine: samples::state(0).machine };
+        Keeper::open(folder, Cadence { every: Length::Steps(10), keep }, origin).unwrap()
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<_> = entries.filter(|name| name.starts_with(PREFIX)).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn the_last_few_and_the_best_within_the_budget_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut keeper = keeper(folder.path(), 2);
+        for (step, top1, bits) in
+            [(0, 90.0, 3.0), (1, 70.0, 2.0), (2, 80.0, 2.0), (3, 80.0, 1.0), (4, 60.0, 2.0), (5, 50.0, 2.0)]
+        {
+            keeper.write(&samples::state(step), &samples::tensors()).unwrap();
+            keeper.consider(step, top1, bits, Some(2.0)).unwrap();
+        }
+        assert_eq!(names(folder.path()), ["state-000002", "state-000004", "state-000005"]);
+        let best: Best = serde_json::from_slice(&fs::read(folder.path().join(BEST)).unwrap()).unwrap();
+        assert_eq!((best.step, best.top1), (2, 80.0));
+        keeper.clear_up(79.0);
+        assert_eq!(names(folder.path()), ["state-000002"]);
+        keeper.clear_up(80.0);
+        assert!(names(folder.path()).is_empty() && !folder.path().join(BEST).exists());
+    }
+
+    #[test]
+    fn those_that_cannot_be_believed_are_passed_over_and_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut first = keeper(folder.path(), 3);
+        for step in 0..3 {
+            first.write(&samples::state(step), &samples::tensors()).unwrap();
+        }
+        fs::write(folder.path().join("state-000002/state.json"), "{}").unwrap();
+        fs::create_dir(folder.path().join(".state-000003.tmp")).unwrap();
+        let mut second = keeper(folder.path(), 2);
+        let mut warnings = Vec::new();
+        let found = second.newest(&mut |message| warnings.push(message)).unwrap();
+        assert_eq!(found.state.step, 1);
+        assert!(warnings.len() == 1 && warnings[0].contains("state-000002"), "{warnings:?}");
+        second.write(&samples::state(2), &samples::tensors()).unwrap();
+        assert_eq!(names(folder.path()), ["state-000001", "state-000003"]);
+        assert!(!folder.path().join(".state-000003.tmp").exists());
+        let mut other = keeper(folder.path(), 2);
+        other.origin.recipe_sha256 = "another".into();
+        assert!(other.newest(&mut |message| warnings.push(message)).is_none());
+        assert!(warnings[1].contains("another recipe"), "{warnings:?}");
+    }
+
+    #[test]
+    fn a_checkpoint_is_due_by_steps() {
+        let folder = tempfile::tempdir().unwrap();
+        let due = |keeper: &Keeper| (1..=40).filter(|&done| keeper.is_due(done, 16)).collect::<Vec<_>>();
+        let mut keeper = keeper(folder.path(), 2);
+        assert_eq!(due(&keeper), [10, 20, 30, 40]);
+        keeper.cadence.every = Length::Epochs(0.5);
+        assert_eq!(due(&keeper), [8, 16, 24, 32, 40]);
     }
 }
