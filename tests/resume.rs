@@ -102,11 +102,11 @@ fn a_death_behind_any_event_changes_nothing() {
     let (reference, events) = whole(&joint());
     assert!(events > 50, "{events}");
     let mut stages = BTreeSet::new();
-    // Every third event; the checkpoints between them lie now behind each step, now behind each epoch.
-    for event in (0..events).step_by(3) {
+    // Every fourth event; the checkpoints between them lie now behind each step, now behind each epoch.
+    for event in (0..events).step_by(4) {
         let folder = tempdir().unwrap();
         write_recipe(folder.path(), &joint());
-        let every = if event % 2 == 0 { EVERY_STEP } else { Length::Epochs(1.0) };
+        let every = if event % 8 == 0 { EVERY_STEP } else { Length::Epochs(1.0) };
         go(folder.path(), every, false, &dying_at(event)).unwrap_err();
         let witness = Witness::default();
         go(folder.path(), every, true, &witness).unwrap();
@@ -133,7 +133,7 @@ fn dies_all_the_way(text: &str, events: usize) {
         deaths += 1;
         assert!(deaths < 60, "it doesn't get on");
     }
-    assert!(deaths > 1, "{deaths}");
+    assert!(deaths > 0);
     assert_same(&reference.path().join("run"), &folder.path().join("run"));
 }
 

@@ -112,9 +112,12 @@ fn a_run_that_is_killed_over_and_over_ends_in_the_same_bits() {
     let folder = fresh();
     let mut kills = 0;
     // A little further each time, so that the run gets on on every machine.
-    for part in 1_u64.. {
-        let arguments =
-            if part == 1 { START } else { ["run", "recipe.yaml", "--resume", "--out", "run", "--quiet", "--json"] };
+    let mut moment = 0.1;
+    loop {
+        let arguments = match kills {
+            0 => START,
+            _ => ["run", "recipe.yaml", "--resume", "--out", "run", "--quiet", "--json"],
+        };
         let mut child = start(folder.path(), &arguments);
         await_event(folder.path(), &mut child, "\"event\":\"step\"");
         sleep(Duration::from_secs_f64(moment));
@@ -249,7 +252,7 @@ fn folders_that_cannot_be_written_are_told_before_the_training() {
     fs::write(folder.path().join("file"), "").unwrap();
     for out in ["file/run", "file", "/proc/self/run"] {
         for resume in [&["--resume"][..], &[]] {
-            let arguments = [&["run", "recipe.yaml", "--out", out, "--quiet"], resume].concat();
+            let arguments = [&["run", "recipe.yaml", "--out", out, "--quiet"][..], resume].concat();
             dimbit_in(folder.path(), &arguments).refused(1, &[out, "help:"]);
         }
     }
