@@ -42,7 +42,7 @@ pub fn summarize(
         mac_overhead_unfolded_percent: mac_overhead(false),
         sites,
         images_per_second: session.trained.0 as f64 / session.trained.1.max(f64::MIN_POSITIVE),
-        seconds: seconds,
+        seconds,
         seed: session.recipe.seed,
         values: model.values() as u64,
         macs: model.macs,
