@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::{Mutex, MutexGuard};
 
-use common::logs::{assert_same, copy, scalars};
+use common::logs::{assert_same, copy, values};
 use common::{fixture, images, read_json, write_recipe};
 use dimbit::recipe::{Length, Recipe};
 use dimbit::report::{Event, ReportError, Sink};
@@ -171,13 +171,19 @@ fn every_tag_has_the_steps_of_an_undisturbed_run() {
     go(folder.path(), Length::Epochs(1.0), true, &Witness::default()).unwrap();
     let files = fs::read_dir(folder.path().join("run/tensorboard")).unwrap().count();
     assert_eq!((before, files), (1, 2), "a file for each part of the run");
-    let steps = |folder: &Path| -> Vec<(u64, String)> {
-        let all = scalars(&folder.join("run/tensorboard"));
-        all.into_iter().filter(|(_, tag, _)| tag.starts_with("loss/")).map(|(step, tag, _)| (step, tag)).collect()
+    let steps = |folder: &Path, start: &str| -> Vec<(u64, String)> {
+        let all = values(&folder.join("run/tensorboard")).into_iter().map(|(step, v)| (step, v.get_tag().to_owned()));
+        all.filter(|(_, tag)| tag.starts_with(start)).collect()
     };
-    let resumed = steps(folder.path());
-    assert_eq!(resumed, steps(reference.path()));
-    assert_eq!(resumed.len(), resumed.iter().collect::<BTreeSet<_>>().len(), "no step twice");
+    let resumed = steps(folder.path(), "");
+    assert_eq!(resumed, steps(reference.path(), ""));
+    let losses = steps(folder.path(), "loss/");
+    assert_eq!(losses.len(), losses.iter().collect::<BTreeSet<_>>().len(), "no step twice");
+    // What is told at the start is not told again when the run goes on.
+    for tag in ["run/recipe", "custom_scalars__config__", "_hparams_/session_start_info", "_hparams_/session_end_info"]
+    {
+        assert_eq!(steps(folder.path(), tag).len(), 1, "{tag}");
+    }
 }
 
 /// A folder whose run died in the search.

@@ -6,9 +6,11 @@ mod explain;
 mod export;
 mod inspect;
 mod pack;
+mod recipes;
 mod report;
 mod run;
 mod schema;
+mod shell;
 mod validate;
 mod verify;
 
@@ -41,6 +43,9 @@ enum Command {
     Report(report::Report),
     Bench(bench::Bench),
     Schema(schema::Schema),
+    Recipes(recipes::Recipes),
+    Completions(shell::Completions),
+    Man(shell::Man),
 }
 
 /// The exit code of a run that was interrupted and can be resumed.
@@ -60,6 +65,9 @@ pub fn main() -> ExitCode {
         Command::Report(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Schema(command) => command.run(),
+        Command::Recipes(command) => command.run(),
+        Command::Completions(command) => command.run(),
+        Command::Man(command) => command.run(),
     };
     match outcome {
         Ok(code) => code,

@@ -9,7 +9,6 @@ mod bench;
 mod compare;
 mod console;
 mod error;
-mod event_files;
 mod events;
 mod format;
 mod html;

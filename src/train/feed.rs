@@ -1,6 +1,7 @@
 //! A recipe's data set as batches of tensors.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tch::{Device, Tensor};
 
@@ -89,12 +90,12 @@ impl Feed {
 
     /// The augmented training batches of an epoch, without the first `skipped`.
     pub fn train_epoch(&self, epoch: u64, skipped: usize) -> Batches {
-        Batches { epoch: self.train.epoch_from(epoch, skipped), device: self.device }
+        Batches::new(self.train.epoch_from(epoch, skipped), self.device)
     }
 
     /// Training images as they are, in a random but fixed order.
     pub fn calibration(&self) -> Batches {
-        Batches { epoch: self.plain.epoch(0), device: self.device }
+        Batches::new(self.plain.epoch(0), self.device)
     }
 
     /// Like [`Self::calibration`], images alone, in parts of at most `size`: `[≤ size, channels, height, width]`.
@@ -113,7 +114,7 @@ impl Feed {
     pub fn all(&self, split: Split) -> Batches {
         match split {
             Split::Train => self.calibration(),
-            Split::Validation => Batches { epoch: self.validation.epoch(0), device: self.device },
+            Split::Validation => Batches::new(self.validation.epoch(0), self.device),
         }
     }
 
@@ -130,13 +131,28 @@ impl Feed {
 pub struct Batches {
     epoch: Epoch,
     device: Device,
+    waited: Duration,
+}
+
+impl Batches {
+    fn new(epoch: Epoch, device: Device) -> Self {
+        Self { epoch, device, waited: Duration::ZERO }
+    }
+
+    /// How long batches were waited for since this was asked last.
+    pub fn take_waited(&mut self) -> Duration {
+        std::mem::take(&mut self.waited)
+    }
 }
 
 impl Iterator for Batches {
     type Item = Result<(Tensor, Tensor), TrainError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.epoch.next().map(|batch| to_tensors(&batch, self.device))
+        let asked = Instant::now();
+        let batch = self.epoch.next();
+        self.waited += asked.elapsed();
+        batch.map(|batch| to_tensors(&batch, self.device))
     }
 }
 

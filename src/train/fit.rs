@@ -118,8 +118,7 @@ pub fn fit(session: &mut Session<'_>, phase: &Phase, objective: &mut dyn Objecti
             }
         }
         if session.compressor.is_some() {
-            let sites = session.site_rows()?;
-            session.sink.event(&Event::Widths { step: session.step, sites })?;
+            session.report_widths()?;
         }
         if ended {
             break;
@@ -152,20 +151,22 @@ impl Fit<'_> {
         session.model.network.set_train(true, self.phase.batch_norm == BatchNorm::Frozen)?;
         let mut clock = Instant::now();
         let epoch = session.epochs - 1;
-        for (index, batch) in session.feed.train_epoch(epoch, skipped).enumerate() {
+        let mut batches = session.feed.train_epoch(epoch, skipped);
+        let mut behind = skipped;
+        while let Some(batch) = batches.next() {
             let (x, y) = batch?;
             let step = self.trainer.step(session, self.phase, self.objective, (&x, &y))?;
-            self.window.add(&step.loss, &step.logits, &y)?;
+            self.window.add(&step.loss, &step.logits, &y, batches.take_waited())?;
             session.trained.0 += y.size()[0] as u64;
             self.report(session, &step, &x)?;
-            let batches = skipped + index + 1;
-            if self.trainer.done == self.trainer.steps || batches == self.per_epoch {
+            behind += 1;
+            if self.trainer.done == self.trainer.steps || behind == self.per_epoch {
                 break;
             }
             let stop = session.stop.is_asked();
             if stop || session.is_due(self.trainer.done) {
                 session.trained.1 += std::mem::replace(&mut clock, Instant::now()).elapsed().as_secs_f64();
-                self.save(session, Place::Within(batches))?;
+                self.save(session, Place::Within(behind))?;
             }
             if stop {
                 return Err(session.interrupted_in(self.phase.name));
@@ -229,6 +230,7 @@ impl Fit<'_> {
             budget_bits: state.map(|s| s.allowed),
             multiplier: state.map(|s| s.multiplier),
             images_per_second: means.images_per_second,
+            waiting: means.waiting,
         })?;
         self.window = Window::new(session.device)?;
         Ok(())

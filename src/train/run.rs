@@ -100,7 +100,7 @@ pub fn run(loaded: &Loaded, options: RunOptions) -> Result<Ended, TrainError> {
     let mut sinks = Sinks(vec![
         console,
         Box::new(MetricsFile::open_at(&folder.file("metrics.jsonl"), mark.metrics_bytes)?),
-        Box::new(TensorBoard::open_at(&folder.file("tensorboard"), mark.tensorboard_records)?),
+        Box::new(TensorBoard::open_at(&folder.file("tensorboard"), &recipe.resolved_yaml(), mark.tensorboard_records)?),
     ]);
     stop.runs_in(&folder);
     let name = begun.map_or(new.name, |about| about.name);
@@ -260,7 +260,7 @@ fn reached(session: &Session<'_>, result: &Evaluation) -> Result<Summary, TrainE
 
 /// Writes the summary of a run that has diverged. The first error counts, whatever becomes of its summary.
 fn note_divergence(session: &Session<'_>, error: &TrainError, folder: &RunFolder) {
-    let nothing = Evaluation { top1: f64::NAN, loss: f64::NAN, images: 0, entropy: None };
+    let nothing = Evaluation { top1: f64::NAN, loss: f64::NAN, images: 0, entropy: None, codes: Vec::new() };
     if error.is_divergence()
         && let Ok(mut summary) = reached(session, &nothing)
     {

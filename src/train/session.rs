@@ -8,6 +8,7 @@ use super::error::TrainError;
 use super::evaluate::{Evaluation, evaluate};
 use super::feed::Feed;
 use super::guard::broken_parameter;
+use super::reached::stored_bits;
 use super::resume::{Captured, FitState, Interrupted, Keeper, State, capture, on_cpu};
 use super::stop::Stop;
 use crate::compress::compressor::Compressor;
@@ -225,6 +226,9 @@ impl Session<'_> {
             images: found.images,
             bits: self.compressor.as_ref().map(Compressor::bits_per_value).transpose()?,
         })?;
+        if !found.codes.is_empty() {
+            self.sink.event(&Event::Codes { step: self.step, sites: found.codes.clone() })?;
+        }
         // The last optimizer step of an epoch shows here alone.
         if !found.loss.is_finite() {
             let (loss, step, stage) = (found.loss, self.step, stage.to_owned());
@@ -241,6 +245,17 @@ impl Session<'_> {
         self.may_go_on(stage)?;
         let (done, total) = (done as u64, total as u64);
         self.sink.event(&Event::Progress { stage: stage.to_owned(), done, total, what: what.to_owned() })?;
+        Ok(())
+    }
+
+    /// Reports the widths as they stand.
+    ///
+    /// # Errors
+    /// If libtorch or a sink fail.
+    pub fn report_widths(&mut self) -> Result<(), TrainError> {
+        let (step, sites) = (self.step, self.site_rows()?);
+        let bits_stored = stored_bits(&self.model, self.compressor.as_ref())?;
+        self.sink.event(&Event::Widths { step, sites, bits_stored })?;
         Ok(())
     }
 

@@ -3,7 +3,10 @@
 use std::fs;
 use std::path::Path;
 
+use protobuf::Message;
 use serde_json::Value as Json;
+use tensorboard_proto::event::Event as Record;
+use tensorboard_proto::summary::Summary_Value;
 
 use super::read_json;
 
@@ -11,7 +14,7 @@ use super::read_json;
 pub fn without_time(value: &mut Json) {
     match value {
         Json::Object(map) => {
-            for key in ["time", "seconds", "images_per_second"] {
+            for key in ["time", "seconds", "images_per_second", "waiting"] {
                 map.remove(key);
             }
             map.values_mut().for_each(without_time);
@@ -21,7 +24,7 @@ pub fn without_time(value: &mut Json) {
     }
 }
 
-/// Requires of two runs' folders the same summary, result, events and scalars, but for times.
+/// Requires of two runs' folders the same summary, result, events and values for TensorBoard, but for times.
 #[track_caller]
 pub fn assert_same(reference: &Path, resumed: &Path) {
     let summary = |folder: &Path| {
@@ -39,12 +42,20 @@ pub fn assert_same(reference: &Path, resumed: &Path) {
         assert_eq!(told, wanted, "event {index}");
     }
     assert_eq!(told.len(), wanted.len());
-    let of = |folder: &Path| {
-        let mut all = scalars(&folder.join("tensorboard"));
-        all.retain(|(_, tag, _)| !tag.starts_with("speed/"));
-        all.into_iter().map(|(step, tag, value)| (step, tag, value.to_bits())).collect::<Vec<_>>()
-    };
-    assert_eq!(of(resumed), of(reference));
+    let of = |folder: &Path| values(&folder.join("tensorboard")).into_iter().map(timeless).collect::<Vec<_>>();
+    let (told, wanted) = (of(resumed), of(reference));
+    for (told, wanted) in told.iter().zip(&wanted) {
+        assert!(told == wanted, "TensorBoard has {} at {}, not {} at {}", told.1, told.0, wanted.1, wanted.0);
+    }
+    assert_eq!(told.len(), wanted.len());
+}
+
+/// Step, tag, and the value's bytes where time has no part in them.
+fn timeless((step, value): (u64, Summary_Value)) -> (u64, String, Vec<u8>) {
+    let tag = value.get_tag().to_owned();
+    let of_time = ["speed/", "_hparams_/", "result/images_per_second", "result/seconds"];
+    let timed = of_time.iter().any(|start| tag.starts_with(start));
+    (step, tag, if timed { Vec::new() } else { value.write_to_bytes().unwrap() })
 }
 
 /// `metrics.jsonl` without times.
@@ -58,9 +69,9 @@ pub fn events(folder: &Path) -> Vec<Json> {
     text.lines().map(parse).collect()
 }
 
-/// All scalars of a folder of TensorBoard's event files as its own reader takes them: file after file, record after record.
-/// Step, tag, value.
-pub fn scalars(folder: &Path) -> Vec<(u64, String, f32)> {
+/// All values in a folder of TensorBoard's event files as its own reader takes them, file after file, record after record,
+/// with their steps.
+pub fn values(folder: &Path) -> Vec<(u64, Summary_Value)> {
     let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     let mut found = Vec::new();
@@ -69,57 +80,13 @@ pub fn scalars(folder: &Path) -> Vec<(u64, String, f32)> {
         let mut rest = &bytes[..];
         while !rest.is_empty() {
             let length = u64::from_le_bytes(rest[..8].try_into().unwrap()) as usize;
-            found.extend(scalar(&rest[12..12 + length]));
+            let record = Record::parse_from_bytes(&rest[12..12 + length]).unwrap();
+            let step = record.get_step() as u64;
+            found.extend(record.get_summary().get_value().iter().map(|value| (step, value.clone())));
             rest = &rest[16 + length..];
         }
     }
     found
-}
-
-/// Event.step = 2, Event.summary = 5, Summary.value = 1, Value.tag = 1, Value.simple_value = 2; other events have none.
-fn scalar(record: &[u8]) -> Option<(u64, String, f32)> {
-    let value = field(&field(record, 5)?, 1)?;
-    let step = field(record, 2).map_or(0, |bytes| u64::from_le_bytes(bytes.try_into().unwrap()));
-    let number = f32::from_le_bytes(field(&value, 2)?.try_into().ok()?);
-    Some((step, String::from_utf8(field(&value, 1)?).unwrap(), number))
-}
-
-/// The bytes of a protocol buffer's field; a varint's as a little-endian u64.
-fn field(message: &[u8], wanted: u64) -> Option<Vec<u8>> {
-    let mut rest = message;
-    while !rest.is_empty() {
-        let key = varint(&mut rest);
-        let content = match key & 7 {
-            0 => varint(&mut rest).to_le_bytes().to_vec(),
-            wire => {
-                let length = match wire {
-                    1 => 8,
-                    2 => varint(&mut rest) as usize,
-                    _ => 4,
-                };
-                let (content, after) = rest.split_at(length);
-                rest = after;
-                content.to_vec()
-            }
-        };
-        if key >> 3 == wanted {
-            return Some(content);
-        }
-    }
-    None
-}
-
-fn varint(bytes: &mut &[u8]) -> u64 {
-    let mut value = 0;
-    for shift in (0..).step_by(7) {
-        let byte = bytes[0];
-        *bytes = &bytes[1..];
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            break;
-        }
-    }
-    value
 }
 
 /// Copies a folder with all that is in it.

@@ -65,7 +65,8 @@ impl<'a> Subject<'a> {
                     Some(folder) => session.compressor = Some(restored(&session, folder)?),
                     None => calibrate(&mut session, &plan.calibrate)?,
                 }
-                let SearchStage { start_bits: start, target_bits: target, anneal, .. } = plan.search;
+                let SearchStage { target_bits: target, anneal, .. } = plan.search;
+                let start = plan.search.first_bits();
                 // A few times in a whole search a probe looks for groups to take back: no part of a step.
                 Box::new(FallingBudget::new(Budget { start, target, anneal }, None))
             }

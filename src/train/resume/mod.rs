@@ -18,4 +18,6 @@ mod state;
 
 pub use disk::{Checkpoint, Tensors};
 pub use keeper::{Cadence, Keeper, Origin};
-pub use state::{Captured, FitState, Interrupted, Machine, Place, State, capture, fitting, on_cpu, restore};
+pub use state::{
+    Captured, FitState, Interrupted, Machine, Place, State, WindowState, capture, fitting, on_cpu, restore,
+};

@@ -90,12 +90,28 @@ pub struct FitState {
     /// Seconds since the stage's start.
     #[serde(with = "exact")]
     pub seconds: f64,
-    /// Images and steps since the last report.
-    pub window: (u64, u64),
+    /// The time since the last report.
+    pub window: WindowState,
     /// Steps of Adam, where it is used.
     pub adam_steps: Option<i32>,
     /// What the search remembers.
     pub search: Option<SearchState>,
+}
+
+/// Counts and times since the last report.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WindowState {
+    /// Images.
+    pub images: u64,
+    /// Steps.
+    pub steps: u64,
+    /// Seconds, without the time between the run's parts.
+    #[serde(with = "exact")]
+    pub seconds: f64,
+    /// Those of them in which training waited for data.
+    #[serde(with = "exact")]
+    pub waited: f64,
 }
 
 /// Where in an epoch.

@@ -67,8 +67,23 @@ pub(super) fn list(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// Renames a file that a writer has just made, so that it comes behind all `existing` ones whatever the clock says, and the
+/// writer of the run's next part, which may use the same name again, doesn't replace it. Returns its new path.
+pub(super) fn put_last(new: &Path, existing: &[PathBuf]) -> io::Result<PathBuf> {
+    let name = new.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix(PREFIX));
+    let Some((made, rest)) = name.and_then(|name| name.split_once('.')) else {
+        return Err(io::Error::other(format!("{} is no name of an event file", new.display())));
+    };
+    let latest = existing.iter().filter_map(|path| second(path)).max();
+    let made: u64 = made.parse().map_err(io::Error::other)?;
+    let second = latest.map_or(made, |latest| made.max(latest.saturating_add(1)));
+    let path = new.with_file_name(format!("{PREFIX}{second:010}.{rest}.{}", existing.len()));
+    fs::rename(new, &path)?;
+    Ok(path)
+}
+
 /// The second in which a file was made, by its name.
-pub(super) fn second(path: &Path) -> Option<u64> {
+fn second(path: &Path) -> Option<u64> {
     path.file_name()?.to_str()?.strip_prefix(PREFIX)?.split('.').next()?.parse().ok()
 }
 
@@ -150,5 +165,19 @@ mod tests {
     fn names_tell_their_second() {
         assert_eq!(second(Path::new("x/events.out.tfevents.0000000012.host.7.0")), Some(12));
         assert_eq!(second(Path::new("x/events.out.tfevents.soon")), None);
+    }
+
+    #[test]
+    fn a_new_file_comes_last_whatever_the_clock_says() {
+        let folder = folder();
+        let existing = list(folder.path()).unwrap();
+        for (made, name) in [("0000000002", "0000000005.host.7.0.4"), ("0000000009", "0000000009.host.7.0.4")] {
+            let new = folder.path().join(format!("{PREFIX}{made}.host.7.0"));
+            fs::write(&new, record(b"head")).unwrap();
+            let path = put_last(&new, &existing).unwrap();
+            assert_eq!(path, folder.path().join(format!("{PREFIX}{name}")));
+            assert_eq!((list(folder.path()).unwrap().last(), new.exists()), (Some(&path), false));
+            fs::remove_file(path).unwrap();
+        }
     }
 }
