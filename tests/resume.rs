@@ -208,7 +208,8 @@ fn a_damaged_checkpoint_gives_way_to_the_one_before() {
     let original = tempdir().unwrap();
     died_in_search(&joint(), original.path());
     assert!((2..=3).contains(&checkpoints(original.path()).len()), "two, and the best one");
-    let damages: [(&str, fn(&mut Vec<u8>)); 4] = [
+    type Damage = fn(&mut Vec<u8>);
+    let damages: [(&str, Damage); 4] = [
         ("state.safetensors", |bytes| bytes.truncate(bytes.len() / 2)),
         ("state.safetensors", |bytes| *bytes.last_mut().unwrap() ^= 1),
         ("state.json", |bytes| bytes[40] ^= 4),
