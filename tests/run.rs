@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use common::logs::copy;
 use common::{Run, dimbit_in, fixture, head, number, read_json, recounted, stages, tiny, write_recipe};
 use dimbit::recipe::Recipe;
 use serde_json::Value as Json;
@@ -112,19 +113,6 @@ fn a_moved_folder_evaluates_alike() {
     let moved = elsewhere.path().join("moved");
     copy(&joint().path(), &moved);
     assert_eq!(dimbit_in(elsewhere.path(), &["eval", "moved", "--json"]).json(), joint().eval());
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let target = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            copy(&path, &target);
-        } else {
-            fs::copy(&path, &target).unwrap();
-        }
-    }
 }
 
 #[test]

@@ -48,7 +48,10 @@ enum Command {
     Man(shell::Man),
 }
 
-/// Carries out a command line. Exit codes: 0 done, 1 the input is wrong, 2 usage, 4 the run failed.
+/// The exit code of a run that was interrupted and can be resumed.
+const INTERRUPTED: u8 = 3;
+
+/// Carries out a command line. Exit codes: 0 done, 1 the input is wrong, 2 usage, 3 interrupted, 4 the run failed.
 pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Inspect(command) => command.run(),
@@ -97,6 +100,9 @@ fn with_causes(error: &anyhow::Error) -> String {
 }
 
 fn code_of(error: &anyhow::Error) -> u8 {
+    if error.downcast_ref::<TrainError>().is_some_and(TrainError::is_interruption) {
+        return INTERRUPTED;
+    }
     let input = error
         .downcast_ref::<TrainError>()
         .map(TrainError::is_input)

@@ -1,25 +1,43 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::thread;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
-use super::{print, report};
-use crate::recipe::{Override, Recipe};
+use super::{INTERRUPTED, print, report};
+use crate::recipe::{Length, Override, Recipe};
 use crate::report::{Console, Status, Verbosity, final_table};
-use crate::train::{RunOptions, run};
+use crate::train::{Cadence, RunOptions, Stop, recipe_of_run, run};
 
 /// Carries out a recipe: trains, calibrates, searches widths, fine-tunes, and writes a run's folder.
+///
+/// Ctrl-C, or SIGTERM, ends it behind the step that goes on; `--resume` goes on from there, and from the last checkpoint
+/// after any other end.
 #[derive(Debug, Args)]
 pub struct Run {
-    /// The recipe.
-    recipe: PathBuf,
+    /// The recipe; with --resume it may be left out.
+    #[arg(required_unless_present = "resume")]
+    recipe: Option<PathBuf>,
     /// Changes a key: `KEY.PATH=VALUE`, for example `stages.search.target_bits=2.5`. May be given several times.
-    #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
+    #[arg(long = "set", value_name = "KEY.PATH=VALUE", requires = "recipe")]
     set: Vec<Override>,
-    /// Folder of the run; must not hold files yet. Without it, the first free one of runs/NAME, runs/NAME-2, …
-    #[arg(long, value_name = "DIR")]
+    /// Folder of the run; must not hold files yet, except with --resume. Without it, the first free one of runs/NAME,
+    /// runs/NAME-2, …
+    #[arg(long, value_name = "DIR", required_if_eq("resume", "true"))]
     out: Option<PathBuf>,
+    /// Go on with the run in DIR, or begin it if there is none yet. A recipe that is given must be that run's.
+    #[arg(long)]
+    resume: bool,
+    /// Write a checkpoint after so many epochs (`1ep`) or steps (`500st`) of a stage. One is written every five minutes, at
+    /// the end of a stage and when the run is stopped in any case.
+    #[arg(long, value_name = "LENGTH", default_value_t = Cadence::default().every, value_parser = interval)]
+    checkpoint_every: Length,
+    /// Keep so many checkpoints while the run goes on; beside them the best one that meets the budget.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    keep_checkpoints: u32,
     /// Show warnings and the result alone.
     #[arg(long, short)]
     quiet: bool,
@@ -28,15 +46,41 @@ pub struct Run {
     json: bool,
 }
 
+/// A length of more than nothing.
+fn interval(text: &str) -> Result<Length, String> {
+    let length: Length =
+        text.parse().map_err(|error: crate::recipe::ValueError| format!("{error}: {}", error.help()))?;
+    if length.is_zero() { Err("must be more than 0".to_owned()) } else { Ok(length) }
+}
+
 impl Run {
     pub(super) fn run(&self) -> Result<ExitCode> {
-        let loaded = Recipe::load(&self.recipe, &self.set)?;
+        let loaded = match (&self.recipe, &self.out) {
+            (Some(recipe), _) => Recipe::load(recipe, &self.set)?,
+            (None, Some(out)) => recipe_of_run(out)?,
+            (None, None) => anyhow::bail!("give a recipe, or --resume and --out"),
+        };
         let verbosity = if self.quiet { Verbosity::Quiet } else { Verbosity::Normal };
-        let options = RunOptions { out: self.out.clone(), console: Box::new(Console::stderr(verbosity)) };
-        let (summary, folder) = run(&loaded, options)?;
+        let stop = Stop::default();
+        heed_signals(stop.clone()).context("signals can't be caught")?;
+        let options = RunOptions {
+            out: self.out.clone(),
+            resume: self.resume,
+            cadence: Cadence { every: self.checkpoint_every, keep: self.keep_checkpoints as usize },
+            stop,
+            console: Box::new(Console::stderr(verbosity)),
+        };
+        let ended = run(&loaded, options)?;
+        let (summary, folder) = (ended.summary, ended.folder);
+        let page = folder.join("report.html");
+        if ended.before {
+            eprintln!("the run in {} has ended already: there is nothing to resume", folder.display());
+        }
         // The run is complete without its page.
-        if let Err(error) = report::write_page(&folder) {
-            eprintln!("warning: {} was not written: {error}", folder.join("report.html").display());
+        if !(ended.before && page.exists())
+            && let Err(error) = report::write_page(&folder)
+        {
+            eprintln!("warning: {} was not written: {error}", page.display());
         }
         if self.json {
             print(&serde_json::to_string_pretty(&summary)?)?;
@@ -46,4 +90,24 @@ impl Run {
         }
         Ok(if summary.status == Status::Complete { ExitCode::SUCCESS } else { ExitCode::from(4) })
     }
+}
+
+/// The first SIGINT or SIGTERM asks the run to stop, the second ends the process at once.
+fn heed_signals(stop: Stop) -> std::io::Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    thread::spawn(move || {
+        for _ in signals.forever() {
+            if !stop.ask() {
+                eprintln!("\nstopping after this step; once more to stop at once");
+                continue;
+            }
+            match stop.resume_command() {
+                Some(command) => eprintln!("\nstopped; the last checkpoint is kept\n  resume: {command}"),
+                None => eprintln!("\nstopped before anything was written"),
+            }
+            // No destructors: threads of libtorch may be at work.
+            signal_hook::low_level::exit(INTERRUPTED.into());
+        }
+    });
+    Ok(())
 }

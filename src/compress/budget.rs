@@ -43,6 +43,11 @@ impl Default for Multiplier {
 }
 
 impl Multiplier {
+    /// λ as it stood.
+    pub fn at(value: f64) -> Self {
+        Self { value }
+    }
+
     /// λ.
     pub fn value(&self) -> f64 {
         self.value

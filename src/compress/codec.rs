@@ -117,6 +117,19 @@ impl SiteCodec {
         Ok(())
     }
 
+    /// Makes the basis a leaf with gradient, and the inverse where it stands apart.
+    ///
+    /// # Errors
+    /// If libtorch fails.
+    pub(super) fn learn(&mut self) -> Result<(), LibtorchError> {
+        if let Transform::Pca(pca) = &mut self.transform {
+            pca.basis = pca.basis.f_set_requires_grad(true)?;
+            pca.inverse = pca.inverse.as_ref().map(|inverse| inverse.f_set_requires_grad(true)).transpose()?;
+            self.prepared.fixed = None;
+        }
+        Ok(())
+    }
+
     /// Where the codec stands.
     pub fn position(&self) -> Position {
         self.transform.position()

@@ -74,7 +74,7 @@ pub struct Compressor {
     pub(super) best_steps: Vec<Vec<f64>>,
     dropped: Vec<bool>,
     /// The least width that each group has had.
-    lowest: Vec<u32>,
+    pub(super) lowest: Vec<u32>,
     /// Integer widths, once they are frozen.
     pub(super) frozen: Option<Vec<u32>>,
     codec_of_site: Vec<Option<usize>>,

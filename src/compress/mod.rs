@@ -13,10 +13,11 @@
 //! | the budget that falls, and the multiplier that prices it | [`budget`] |
 //! | dropped groups that come back | [`revival`] |
 //! | integer widths that meet the target | [`freeze`] |
-//! | a compressor's state, for checkpoints | [`saved`] |
+//! | a finished compressor's state | [`saved`] |
+//! | a compressor's state in the middle of a search | [`midway`] |
 //!
 //! Decisions (`distortion`, `partition`, `revival`, `freeze`) are pure functions of statistics; only `basis`, `transform`,
-//! `codec`, `compressor` and `saved` touch tensors. Nothing here reads or writes files.
+//! `codec`, `compressor`, `saved` and `midway` touch tensors. Nothing here reads or writes files.
 
 pub mod basis;
 pub mod budget;
@@ -24,6 +25,7 @@ pub mod codec;
 pub mod compressor;
 pub mod distortion;
 pub mod freeze;
+pub mod midway;
 pub mod partition;
 pub mod plain;
 pub mod quantizer;

@@ -12,12 +12,12 @@ use crate::model::Model;
 /// Everything but tensors that restores a [`Compressor`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CompressorState {
-    sites: Vec<SiteState>,
+    pub(super) sites: Vec<SiteState>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct SiteState {
-    name: String,
+pub(super) struct SiteState {
+    pub(super) name: String,
     transform: String,
     placement: String,
     /// Channels of a block, of a block-diagonal basis.
@@ -27,7 +27,7 @@ struct SiteState {
     #[serde(default)]
     apart: bool,
     signed: bool,
-    groups: Vec<GroupStart>,
+    pub(super) groups: Vec<GroupStart>,
 }
 
 /// A saved compressor does not fit the network.

@@ -92,20 +92,25 @@ impl Loader {
     /// The batches of epoch `epoch`, prepared by a thread of their own, at most a few ahead. Dropping
     /// the iterator ends the thread.
     pub fn epoch(&self, epoch: u64) -> Epoch {
+        self.epoch_from(epoch, 0)
+    }
+
+    /// Like [`Self::epoch`], without its first `skipped` batches, which are not prepared.
+    pub fn epoch_from(&self, epoch: u64, skipped: usize) -> Epoch {
         let order = self.order(epoch);
         let steps = self.steps_per_epoch();
         let (dataset, renderer) = (Arc::clone(&self.dataset), Arc::clone(&self.renderer));
         let options = self.options.clone();
         let (sender, receiver) = sync_channel(PREFETCH);
         let worker = thread::spawn(move || {
-            for indices in order.chunks(options.batch_size).take(steps) {
+            for indices in order.chunks(options.batch_size).take(steps).skip(skipped) {
                 let batch = prepare(&*dataset, &renderer, &options, epoch, indices);
                 if sender.send(batch).is_err() {
                     break; // nobody asks for more
                 }
             }
         });
-        Epoch { receiver: Some(receiver), worker: Some(worker), left: steps }
+        Epoch { receiver: Some(receiver), worker: Some(worker), left: steps.saturating_sub(skipped) }
     }
 
     fn order(&self, epoch: u64) -> Vec<usize> {

@@ -130,6 +130,16 @@ unsafe extern "C" {
         error: *mut *mut c_char,
     ) -> c_int;
     pub(super) fn dimbit_set_deterministic(enabled: c_int, error: *mut *mut c_char) -> c_int;
+    pub(super) fn dimbit_generator_state(
+        device_index: c_int,
+        state: *mut *mut C_tensor,
+        error: *mut *mut c_char,
+    ) -> c_int;
+    pub(super) fn dimbit_set_generator_state(
+        device_index: c_int,
+        state: *const C_tensor,
+        error: *mut *mut c_char,
+    ) -> c_int;
     pub(super) fn dimbit_peak_memory(device_index: c_int, bytes: *mut i64, error: *mut *mut c_char) -> c_int;
 
     pub(super) fn dimbit_bake(

@@ -19,4 +19,4 @@ pub use error::LibtorchError;
 pub use listing::{Argument, Constant, Listing, Step, ValueKind, ValueType};
 pub use network::{Compute, Fold, Hooked, NamedTensor, Network, Observed, Position, RawSite, RawStored, Survey};
 pub use quantize::{Clamp, quantize};
-pub use runtime::{cuda_devices, peak_memory, set_deterministic, version};
+pub use runtime::{cuda_devices, generator_state, peak_memory, set_deterministic, set_generator_state, version};

@@ -1,5 +1,9 @@
 //! Process-wide switches.
 
+use std::ffi::c_int;
+
+use tch::{Device, Tensor};
+
 use super::error::LibtorchError;
 use super::ffi::{self, call};
 
@@ -13,6 +17,37 @@ pub fn set_deterministic(seed: u64) -> Result<(), LibtorchError> {
         .map_err(|reason| LibtorchError::Call { what: "switch to deterministic algorithms", reason })?;
     tch::manual_seed(i64::from_ne_bytes(seed.to_ne_bytes()));
     Ok(())
+}
+
+/// What the random numbers to come on `device` depend on, as bytes: `[bytes]`, uint8, on the CPU.
+///
+/// # Errors
+/// If libtorch can't tell.
+pub fn generator_state(device: Device) -> Result<Tensor, LibtorchError> {
+    let mut state = std::ptr::null_mut();
+    // SAFETY: the result is handed over.
+    call(|error| unsafe { ffi::dimbit_generator_state(index_of(device), &mut state, error) })
+        .map_err(|reason| LibtorchError::Call { what: "read the state of the random numbers", reason })?;
+    // SAFETY: set on success, owned by us.
+    Ok(unsafe { Tensor::from_ptr(state) })
+}
+
+/// Goes on with the random numbers of `device` where [`generator_state`] was called.
+///
+/// # Errors
+/// If `state` is none of that device.
+pub fn set_generator_state(device: Device, state: &Tensor) -> Result<(), LibtorchError> {
+    // SAFETY: the tensor is live; libtorch checks its size and kind.
+    call(|error| unsafe { ffi::dimbit_set_generator_state(index_of(device), state.as_ptr(), error) })
+        .map_err(|reason| LibtorchError::Call { what: "set the state of the random numbers", reason })
+}
+
+/// −1 for the CPU.
+fn index_of(device: Device) -> c_int {
+    match device {
+        Device::Cuda(index) => c_int::try_from(index).unwrap_or(c_int::MAX),
+        _ => -1,
+    }
 }
 
 /// The number of CUDA devices that can be used; 0 on a machine without one.
@@ -50,6 +85,22 @@ pub fn version() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn random_numbers_go_on_where_their_state_was_read() {
+        // Other tests of this process draw from the same generator and may come in between.
+        let draws = || Tensor::rand([8], (tch::Kind::Float, Device::Cpu));
+        let alike = (0..100).any(|_| {
+            let state = generator_state(Device::Cpu).unwrap();
+            let first = draws();
+            set_generator_state(Device::Cpu, &state).unwrap();
+            first == draws()
+        });
+        assert!(alike);
+        for wrong in [Tensor::zeros([3], (tch::Kind::Uint8, Device::Cpu)), Tensor::from_slice(&[1.0_f32])] {
+            assert!(set_generator_state(Device::Cpu, &wrong).unwrap_err().to_string().contains("random numbers"));
+        }
+    }
 
     #[test]
     #[cfg(target_os = "linux")]

@@ -125,6 +125,12 @@ impl Console {
                 let name = self.screen.paint(Paint::Bold, name);
                 self.screen.line(&format!("{name}: {text}"));
             }
+            Event::Resumed { stage, index, stages, stage_steps, .. } => {
+                let place = stage.is_some().then_some((*index, *stages));
+                let name = stage.clone().unwrap_or_else(|| "result".to_owned());
+                self.stage = Stage { name, place, steps: *stage_steps, ..Stage::default() };
+                self.stage_line(&text);
+            }
             Event::StageStarted { stage, index, stages, steps, .. } => {
                 self.screen.clear();
                 self.stage =
@@ -283,6 +289,22 @@ resnet18.pt: 17 sites, 2,308,096 values an image, 11,689,512 parameters, 1,814,0
 complete: top-1 92.60 % (float 93.10 %) at 1.88 bits/value in 7 min 11 s
 ";
         assert_eq!(shown(false, Verbosity::Normal, &events), expected);
+    }
+
+    #[test]
+    fn a_resumed_run_says_where_it_goes_on() {
+        let resumed = |stage: Option<&str>, stage_steps| Event::Resumed {
+            stage: stage.map(str::to_owned),
+            index: 2,
+            stages: 4,
+            stage_step: 600,
+            stage_steps,
+            step: 1600,
+        };
+        let text = shown(false, Verbosity::Normal, &[resumed(Some("search"), 1200), evaluated()]);
+        assert!(text.starts_with("[3/4] search  goes on after step 1,600, step 600/1,200 of the stage\n"), "{text}");
+        assert!(text.contains("[3/4] search  validation"), "{text}");
+        assert_eq!(shown(false, Verbosity::Normal, &[resumed(None, 0)]), "result  goes on after step 1,600\n");
     }
 
     #[test]

@@ -29,6 +29,21 @@ pub enum Event {
         /// Multiply-accumulates of the network for one image.
         macs: u64,
     },
+    /// The run goes on from a checkpoint. Shown, but not kept: the files go on as if nothing had been.
+    Resumed {
+        /// The stage's name; none behind the last one.
+        stage: Option<String>,
+        /// The stage's position, from 0.
+        index: usize,
+        /// How many stages the run has.
+        stages: usize,
+        /// Optimizer steps since the stage's start.
+        stage_step: u64,
+        /// The stage's length in optimizer steps; 0 for a stage that only measures.
+        stage_steps: u64,
+        /// Optimizer steps since the run's start.
+        step: u64,
+    },
     /// A stage begins.
     StageStarted {
         /// The stage's name.

@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Event, ReportError, Sink};
+use super::{Event, LogMark, ReportError, Sink};
 
-/// Appends every event but [`Event::Progress`] as one line: the event's fields, and `time`, the seconds since the run's start.
+/// Appends every event but [`Event::Progress`] and [`Event::Resumed`] as one line: the event's fields, and `time`, the seconds since the run's start.
 ///
 /// A line is written at once, so whoever reads the file beside the run sees whole lines. A run that was cut off and goes on
 /// appends to the same file, and `time` goes on where it stopped.
@@ -40,6 +40,15 @@ impl MetricsFile {
     /// # Errors
     /// [`ReportError::Write`] if the file can't be opened for writing, [`ReportError::Read`] if not for reading.
     pub fn open(path: &Path) -> Result<MetricsFile, ReportError> {
+        MetricsFile::open_at(path, u64::MAX)
+    }
+
+    /// Like [`Self::open`], but keeps no more than the first `bytes`: what was told after the checkpoint that a run goes on
+    /// from will be told again.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_at(path: &Path, bytes: u64) -> Result<MetricsFile, ReportError> {
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -48,7 +57,7 @@ impl MetricsFile {
             .open(path)
             .map_err(ReportError::write(path))?;
         let mut content = Vec::new();
-        file.read_to_end(&mut content).map_err(ReportError::read(path))?;
+        (&file).take(bytes).read_to_end(&mut content).map_err(ReportError::read(path))?;
         let whole = content.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
         file.set_len(whole as u64).and_then(|()| file.seek(SeekFrom::End(0))).map_err(ReportError::write(path))?;
         Ok(MetricsFile {
@@ -72,7 +81,7 @@ fn last_time(lines: &[u8]) -> f64 {
 
 impl Sink for MetricsFile {
     fn event(&mut self, event: &Event) -> Result<(), ReportError> {
-        if matches!(event, Event::Progress { .. }) {
+        if matches!(event, Event::Progress { .. } | Event::Resumed { .. }) {
             return Ok(());
         }
         let seconds = self.before + self.started.elapsed().as_secs_f64();
@@ -81,6 +90,12 @@ impl Sink for MetricsFile {
             .map_err(|error| ReportError::Write { path: self.path.clone(), source: error.into() })?;
         text.push(b'\n');
         self.file.write_all(&text).and_then(|()| self.file.flush()).map_err(ReportError::write(&self.path))
+    }
+
+    fn mark(&mut self, mark: &mut LogMark) -> Result<(), ReportError> {
+        self.file.sync_all().map_err(ReportError::write(&self.path))?;
+        mark.metrics_bytes = self.file.stream_position().map_err(ReportError::write(&self.path))?;
+        Ok(())
     }
 
     fn finish(&mut self) -> Result<(), ReportError> {
@@ -153,6 +168,24 @@ mod tests {
         assert_eq!(read[1]["message"], "b");
         let time = read[1]["time"].as_f64().unwrap();
         assert!((12.5..13.0).contains(&time), "{time}");
+    }
+
+    #[test]
+    fn what_follows_a_mark_is_cut_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        let mut metrics = MetricsFile::open(&path).unwrap();
+        let mut mark = LogMark::default();
+        metrics.event(&warning("a")).unwrap();
+        metrics.mark(&mut mark).unwrap();
+        metrics.event(&warning("told again")).unwrap();
+        drop(metrics);
+        let mut metrics = MetricsFile::open_at(&path, mark.metrics_bytes).unwrap();
+        metrics.event(&warning("b")).unwrap();
+        let messages: Vec<_> = lines(&path).iter().map(|line| line["message"].clone()).collect();
+        assert_eq!(messages, ["a", "b"]);
+        drop(MetricsFile::open_at(&path, 0).unwrap());
+        assert_eq!(fs::metadata(&path).unwrap().len(), 0);
     }
 
     #[test]

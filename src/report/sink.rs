@@ -1,6 +1,17 @@
 //! The one interface between a run and those who watch it.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Event, ReportError};
+
+/// How far the files of a run's events have come: where they are cut when the run goes on from there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LogMark {
+    /// Bytes of `metrics.jsonl`.
+    pub metrics_bytes: u64,
+    /// Records of all event files of TensorBoard together, without the head of each.
+    pub tensorboard_records: u64,
+}
 
 /// Takes the events of a run, in order.
 pub trait Sink {
@@ -9,6 +20,15 @@ pub trait Sink {
     /// # Errors
     /// When what the sink writes to can't be written.
     fn event(&mut self, event: &Event) -> Result<(), ReportError>;
+
+    /// Brings to disk what was taken so far, and notes in `mark` how far that is.
+    ///
+    /// # Errors
+    /// When what the sink writes to can't be written.
+    fn mark(&mut self, mark: &mut LogMark) -> Result<(), ReportError> {
+        let _ = mark;
+        Ok(())
+    }
 
     /// Brings out what is still held back. No event follows.
     ///
@@ -30,6 +50,10 @@ impl Sink for Sinks {
     /// The first sink's error.
     fn event(&mut self, event: &Event) -> Result<(), ReportError> {
         all(self.0.iter_mut().map(|sink| sink.event(event)))
+    }
+
+    fn mark(&mut self, mark: &mut LogMark) -> Result<(), ReportError> {
+        all(self.0.iter_mut().map(|sink| sink.mark(mark)))
     }
 
     fn finish(&mut self) -> Result<(), ReportError> {

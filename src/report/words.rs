@@ -17,6 +17,13 @@ pub(super) fn text(event: &Event) -> Option<String> {
             thousands(*parameters),
             thousands(*macs),
         ),
+        Event::Resumed { stage_step, stage_steps, step, .. } => {
+            let within = match stage_steps {
+                0 => String::new(),
+                steps => format!(", step {}/{} of the stage", thousands(*stage_step), thousands(*steps)),
+            };
+            format!("goes on after step {}{within}", thousands(*step))
+        }
         Event::StageStarted { epochs, steps, .. } if *steps > 0 => {
             format!("{} steps, {epochs} epochs", thousands(*steps))
         }

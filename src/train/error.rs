@@ -43,6 +43,73 @@ pub enum TrainError {
         /// What to do.
         help: &'static str,
     },
+    /// A parameter is not a finite number any more.
+    #[error(
+        "{parameter} has no finite value after step {step} of the stage `{stage}`\n  help: lower `learning_rate` of that stage"
+    )]
+    NotFinite {
+        /// What it is, such as "parameter `conv.weight`".
+        parameter: String,
+        /// Step of the stage.
+        step: u64,
+        /// The stage.
+        stage: String,
+    },
+    /// A checkpoint could not be written.
+    #[error(
+        "the checkpoint {} can't be written: {reason}\n  help: make room on its disk, or check the folder's permissions; those before it are kept",
+        path.display()
+    )]
+    Checkpoint {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What the system says.
+        reason: String,
+    },
+    /// A checkpoint is whole, but not of this network.
+    #[error(
+        "the checkpoint doesn't fit the network: {reason}\n  help: go on with the program and the model file that it was written with"
+    )]
+    Unfit {
+        /// What doesn't fit.
+        reason: String,
+    },
+    /// Another process works in the run's folder.
+    #[error("{} is in use by another run{by}\n  help: wait until that has ended, or give another folder with --out", path.display())]
+    Locked {
+        /// The folder.
+        path: PathBuf,
+        /// Which one, as the end of a sentence.
+        by: String,
+    },
+    /// The run's folder is that of another recipe.
+    #[error("{} is a run of another recipe: {difference}\n  help: resume it with its own recipe (`{command}`), or give another folder with --out", path.display())]
+    OtherRecipe {
+        /// The folder.
+        path: PathBuf,
+        /// Where the two differ.
+        difference: String,
+        /// What resumes that run.
+        command: String,
+    },
+    /// The run was told to stop.
+    #[error("interrupted in the stage `{stage}`, after step {step}")]
+    Interrupted {
+        /// The stage.
+        stage: String,
+        /// Optimizer steps since the run's start.
+        step: u64,
+    },
+    /// A run that had begun has ended early.
+    #[error("{what}\n  {kept}")]
+    Stopped {
+        /// Why.
+        source: Box<TrainError>,
+        /// The same in words, its causes included.
+        what: String,
+        /// What is left of it, and what to do.
+        kept: String,
+    },
     /// A device that this machine doesn't have.
     #[error(
         "device `{asked}` is asked for, but libtorch finds {found} CUDA devices\n  help: use the device `auto` or `cpu`"
@@ -80,10 +147,30 @@ pub enum TrainError {
 }
 
 impl TrainError {
+    /// Whether it was told to stop and can be resumed.
+    pub fn is_interruption(&self) -> bool {
+        match self {
+            Self::Interrupted { .. } => true,
+            Self::Stopped { source, .. } => source.is_interruption(),
+            _ => false,
+        }
+    }
+
+    /// Whether training left the finite numbers: from the same state it would again.
+    pub fn is_divergence(&self) -> bool {
+        matches!(self, Self::Diverged { .. } | Self::NotFinite { .. })
+    }
+
     /// Whether the input (recipe, model, data) is to blame rather than the run.
     pub fn is_input(&self) -> bool {
         match self {
-            Self::Diverged { .. } | Self::Bench { .. } | Self::Libtorch(_) => false,
+            Self::Diverged { .. }
+            | Self::NotFinite { .. }
+            | Self::Bench { .. }
+            | Self::Libtorch(_)
+            | Self::Checkpoint { .. }
+            | Self::Interrupted { .. } => false,
+            Self::Stopped { source, .. } => source.is_input(),
             // A damaged summary is input, a full disk is not.
             Self::Report(error) => matches!(error, ReportError::Read { .. } | ReportError::NotASummary { .. }),
             _ => true,

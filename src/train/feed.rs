@@ -88,9 +88,9 @@ impl Feed {
         self.train.steps_per_epoch()
     }
 
-    /// The augmented training batches of an epoch.
-    pub fn train_epoch(&self, epoch: u64) -> Batches {
-        Batches::new(self.train.epoch(epoch), self.device)
+    /// The augmented training batches of an epoch, without the first `skipped`.
+    pub fn train_epoch(&self, epoch: u64, skipped: usize) -> Batches {
+        Batches::new(self.train.epoch_from(epoch, skipped), self.device)
     }
 
     /// Training images as they are, in a random but fixed order.

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::checkpoint::{OpenedRun, open_run};
 use super::error::TrainError;
 use super::evaluate::{Evaluation, evaluate};
-use super::run::stored_bits;
+use super::reached::stored_bits;
 use super::session::resolve_device;
 use super::validate::validate;
 use crate::compress::compressor::Compressor;

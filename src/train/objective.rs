@@ -1,9 +1,12 @@
 //! What a stage adds to the task's loss, and what it does between steps.
 
+use serde::{Deserialize, Serialize};
 use tch::{Tensor, no_grad};
 
 use super::error::TrainError;
-use super::fit::{Loss, Phase};
+use super::fit::Phase;
+use super::loss::Loss;
+use super::resume::exact;
 use super::session::Session;
 use crate::compress::budget::{Budget, Multiplier};
 use crate::compress::compressor::Compressor;
@@ -26,6 +29,20 @@ pub struct BudgetState {
     pub term: f64,
 }
 
+/// What a search remembers from step to step, beside the codecs.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SearchState {
+    /// λ.
+    #[serde(with = "exact")]
+    multiplier: f64,
+    /// What a bit of an image is worth.
+    #[serde(with = "exact")]
+    price: f64,
+    /// Probes for dropped groups so far.
+    probes: u32,
+}
+
 /// A stage's part of the loss. `t` is the done part of the stage, from 0 to 1.
 pub trait Objective {
     /// A term with gradient, to be added to the loss.
@@ -42,6 +59,16 @@ pub trait Objective {
 
     /// For reports.
     fn state(&self) -> Option<BudgetState>;
+
+    /// What the next step needs of the ones before.
+    fn save(&self) -> Option<SearchState> {
+        None
+    }
+
+    /// Goes on where [`Self::save`] was called.
+    fn restore(&mut self, saved: &SearchState) {
+        let _ = saved;
+    }
 }
 
 /// Nothing but the task.
@@ -164,5 +191,14 @@ impl Objective for FallingBudget {
 
     fn state(&self) -> Option<BudgetState> {
         Some(self.state)
+    }
+
+    fn save(&self) -> Option<SearchState> {
+        Some(SearchState { multiplier: self.multiplier.value(), price: self.price, probes: self.probes })
+    }
+
+    fn restore(&mut self, saved: &SearchState) {
+        self.multiplier = Multiplier::at(saved.multiplier);
+        (self.price, self.probes) = (saved.price, saved.probes);
     }
 }

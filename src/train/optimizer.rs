@@ -2,6 +2,8 @@
 
 use tch::{Tensor, no_grad};
 
+use super::error::TrainError;
+use super::resume::{Tensors, fitting, on_cpu};
 use crate::libtorch::LibtorchError;
 
 /// Stochastic gradient descent with momentum and L2 weight decay, as `torch.optim.SGD`: `v ← m·v + g + w·λ`, `w ← w − η·v`.
@@ -49,6 +51,43 @@ impl Sgd {
             Ok(())
         })
     }
+
+    /// Adds `velocity.<name>.<index>` of the parameters that have one.
+    ///
+    /// # Errors
+    /// If libtorch fails.
+    pub fn save(&self, name: &str, tensors: &mut Vec<(String, Tensor)>) -> Result<(), LibtorchError> {
+        for (index, velocity) in self.velocity.iter().enumerate() {
+            if let Some(velocity) = velocity {
+                tensors.push((format!("velocity.{name}.{index}"), on_cpu(velocity)?));
+            }
+        }
+        Ok(())
+    }
+
+    /// The way back from [`Self::save`].
+    ///
+    /// # Errors
+    /// If a velocity doesn't fit its parameter.
+    pub fn restore(&mut self, name: &str, tensors: &Tensors) -> Result<(), TrainError> {
+        for (index, parameter) in self.parameters.iter().enumerate() {
+            let name = format!("velocity.{name}.{index}");
+            self.velocity[index] = match tensors.contains_key(&name) {
+                true => Some(laid_out_like(parameter, fitting(tensors, &name, parameter)?)?),
+                false => None,
+            };
+        }
+        Ok(())
+    }
+}
+
+/// A copy in the place and layout of a parameter.
+fn laid_out_like(parameter: &Tensor, saved: &Tensor) -> Result<Tensor, LibtorchError> {
+    no_grad(|| {
+        let mut copy = parameter.f_zeros_like()?;
+        copy.f_copy_(saved)?;
+        Ok(copy)
+    })
 }
 
 /// Adam (Kingma & Ba 2015) without weight decay.
@@ -99,6 +138,34 @@ impl Adam {
             Ok(())
         })
     }
+
+    /// Adds `adam.first.<index>` and `adam.second.<index>`. Returns the number of steps.
+    ///
+    /// # Errors
+    /// If libtorch fails.
+    pub fn save(&self, tensors: &mut Vec<(String, Tensor)>) -> Result<i32, LibtorchError> {
+        for (name, moments) in [("first", &self.first), ("second", &self.second)] {
+            for (index, moment) in moments.iter().enumerate() {
+                tensors.push((format!("adam.{name}.{index}"), on_cpu(moment)?));
+            }
+        }
+        Ok(self.steps)
+    }
+
+    /// The way back from [`Self::save`], `steps` steps after the start.
+    ///
+    /// # Errors
+    /// If a moment doesn't fit its parameter.
+    pub fn restore(&mut self, steps: i32, tensors: &Tensors) -> Result<(), TrainError> {
+        for (name, moments) in [("first", &mut self.first), ("second", &mut self.second)] {
+            for (index, moment) in moments.iter_mut().enumerate() {
+                let saved = fitting(tensors, &format!("adam.{name}.{index}"), moment)?;
+                *moment = laid_out_like(moment, saved)?;
+            }
+        }
+        self.steps = steps;
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -122,6 +189,39 @@ mod tests {
             // Four steps in float32.
             assert!((w.double_value(&[0]) - value).abs() < 1e-6);
         }
+    }
+
+    #[test]
+    fn optimizers_go_on_where_they_were_saved() {
+        let train = |interrupted: bool| {
+            let (w, q) = (leaf(2.0), leaf(0.5));
+            let make = || {
+                let unused = leaf(1.0);
+                let sgd = Sgd::new(vec![unused, w.shallow_clone()], 0.9, 0.1);
+                (sgd, Adam::new(vec![q.shallow_clone()]).unwrap())
+            };
+            let (mut sgd, mut adam) = make();
+            for step in 0..6 {
+                (&w * &w + &q * &w).sum(tch::Kind::Float).backward();
+                sgd.step(0.05).unwrap();
+                adam.step(0.02).unwrap();
+                if interrupted && step == 2 {
+                    let mut tensors = Vec::new();
+                    sgd.save("weights", &mut tensors).unwrap();
+                    let steps = adam.save(&mut tensors).unwrap();
+                    assert_eq!((steps, tensors.len()), (3, 3), "what had no gradient has no velocity");
+                    (sgd, adam) = make();
+                    let tensors: Tensors = tensors.into_iter().collect();
+                    sgd.restore("weights", &tensors).unwrap();
+                    adam.restore(steps, &tensors).unwrap();
+                }
+            }
+            (w.double_value(&[0]), q.double_value(&[0]))
+        };
+        assert_eq!(train(true), train(false));
+        let wrong = Tensors::from([("velocity.weights.0".to_owned(), Tensor::from_slice(&[1.0_f32, 2.0]))]);
+        let error = Sgd::new(vec![leaf(1.0)], 0.9, 0.1).restore("weights", &wrong).unwrap_err().to_string();
+        assert!(error.contains("velocity.weights.0"), "{error}");
     }
 
     #[test]

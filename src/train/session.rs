@@ -7,13 +7,16 @@ use tch::{Device, Tensor};
 use super::error::TrainError;
 use super::evaluate::{Evaluation, evaluate};
 use super::feed::Feed;
-use super::run::stored_bits;
+use super::guard::broken_parameter;
+use super::reached::stored_bits;
+use super::resume::{Captured, FitState, Interrupted, Keeper, State, capture, on_cpu};
+use super::stop::Stop;
 use crate::compress::compressor::Compressor;
 use crate::data::Split;
 use crate::libtorch::{Hooked, LibtorchError, Network, cuda_devices};
 use crate::model::Model;
 use crate::recipe::{self, Recipe};
-use crate::report::{Event, GroupRow, Sink, SiteRow};
+use crate::report::{Event, GroupRow, LogMark, Sink, SiteRow};
 
 /// A run in progress.
 pub struct Session<'a> {
@@ -39,9 +42,125 @@ pub struct Session<'a> {
     pub trained: (u64, f64),
     /// Top-1 of the float network in percent, once the calibration has measured it.
     pub float_top1: Option<f64>,
+    /// Whether the run is to stop.
+    pub stop: Stop,
+    /// The checkpoints; none where a session is not a run's.
+    pub keeper: Option<Keeper>,
+    /// Where the next loop of a stage goes on; none for its beginning.
+    pub interrupted: Option<Interrupted>,
+}
+
+impl<'a> Session<'a> {
+    /// The start of a run: nothing is done yet, and nothing is kept.
+    pub fn new(recipe: &'a Recipe, model: Model, feed: Feed, device: Device, sink: &'a mut dyn Sink) -> Self {
+        Self {
+            recipe,
+            model,
+            teacher: None,
+            compressor: None,
+            feed,
+            device,
+            sink,
+            step: 0,
+            epochs: 0,
+            trained: (0, 0.0),
+            float_top1: None,
+            stop: Stop::default(),
+            keeper: None,
+            interrupted: None,
+        }
+    }
 }
 
 impl Session<'_> {
+    /// Takes a checkpoint: in the loop of the stage `stage` (its number) where it stands, with the `tensors` of that, or at
+    /// its beginning.
+    ///
+    /// # Errors
+    /// [`TrainError::NotFinite`] if a parameter isn't, [`TrainError::Checkpoint`] if it can't be written; the ones
+    /// before it are kept then.
+    pub fn save(
+        &mut self,
+        stage: usize,
+        fit: Option<FitState>,
+        mut tensors: Vec<(String, Tensor)>,
+    ) -> Result<(), TrainError> {
+        let Some(mut keeper) = self.keeper.take() else { return Ok(()) };
+        let written = self.state(stage, fit, &mut tensors, &keeper).and_then(|state| keeper.write(&state, &tensors));
+        self.keeper = Some(keeper);
+        written
+    }
+
+    fn state(
+        &mut self,
+        stage: usize,
+        fit: Option<FitState>,
+        tensors: &mut Vec<(String, Tensor)>,
+        keeper: &Keeper,
+    ) -> Result<State, TrainError> {
+        if let Some(parameter) = broken_parameter(self)? {
+            // Between two stages, it is the one before that has left it so.
+            let of = if fit.is_some() { stage } else { stage.saturating_sub(1) };
+            let stage = self.recipe.stages.get(of).map_or("result", |stage| stage.kind()).to_owned();
+            return Err(TrainError::NotFinite { parameter, step: fit.map_or(self.step, |fit| fit.done), stage });
+        }
+        let Captured { learning, with_gradient, compressor } = capture(self, tensors)?;
+        // The events of this moment are on the disk before the checkpoint that counts on them.
+        let mut mark = LogMark::default();
+        self.sink.mark(&mut mark)?;
+        let origin = keeper.origin().clone();
+        Ok(State {
+            dimbit_version: env!("CARGO_PKG_VERSION").to_owned(),
+            recipe_sha256: origin.recipe_sha256,
+            model_sha256: origin.model_sha256,
+            machine: origin.machine,
+            train_images: self.feed.train_images,
+            validation_images: self.feed.validation_images,
+            stage,
+            step: self.step,
+            epochs: self.epochs,
+            images: self.trained.0,
+            training_seconds: self.trained.1,
+            seconds: keeper.seconds(),
+            float_top1: self.float_top1,
+            mark,
+            learning,
+            with_gradient,
+            compressor,
+            fit,
+        })
+    }
+
+    /// Whether a checkpoint is due behind this step of a stage.
+    pub fn is_due(&self, done: u64) -> bool {
+        self.keeper.as_ref().is_some_and(|keeper| keeper.is_due(done, self.feed.steps_per_epoch()))
+    }
+
+    /// Takes the last checkpoint for the best one if it is; `top1`: that of the network in it.
+    ///
+    /// # Errors
+    /// If that can't be written down.
+    pub fn consider(&mut self, top1: f64) -> Result<(), TrainError> {
+        let bits = self.compressor.as_ref().map(Compressor::bits_per_value).transpose()?.unwrap_or(32.0);
+        match &mut self.keeper {
+            Some(keeper) => keeper.consider(self.step, top1, bits, self.recipe.target_bits()),
+            None => Ok(()),
+        }
+    }
+
+    /// Stops a pass without steps where the run is to stop.
+    ///
+    /// # Errors
+    /// [`TrainError::Interrupted`].
+    pub fn may_go_on(&self, stage: &str) -> Result<(), TrainError> {
+        if self.stop.is_asked() { Err(self.interrupted_in(stage)) } else { Ok(()) }
+    }
+
+    /// That the run stops here.
+    pub fn interrupted_in(&self, stage: &str) -> TrainError {
+        TrainError::Interrupted { stage: stage.to_owned(), step: self.step }
+    }
+
     /// Keeps a copy of the network as it stands, in evaluation, for the distillation to follow.
     ///
     /// # Errors
@@ -51,6 +170,19 @@ impl Session<'_> {
         teacher.set_train(false, false)?;
         self.teacher = Some(teacher);
         Ok(())
+    }
+
+    /// Keeps the teacher on the disk, for the checkpoints to come.
+    ///
+    /// # Errors
+    /// If it can't be written.
+    pub fn save_teacher(&mut self) -> Result<(), TrainError> {
+        let (Some(teacher), Some(keeper)) = (&self.teacher, &mut self.keeper) else { return Ok(()) };
+        let mut tensors = Vec::new();
+        for named in teacher.tensors()? {
+            tensors.push((format!("network.{}", named.name), on_cpu(&named.tensor)?));
+        }
+        keeper.keep_teacher(&tensors)
     }
 
     /// Logits of a batch, with the codecs in place. With `rates`, the codecs add their estimated code lengths to it.
@@ -73,10 +205,13 @@ impl Session<'_> {
     /// # Errors
     /// If the network, the data or a sink fail.
     pub fn evaluate(&mut self, stage: &str, with_entropy: bool) -> Result<Evaluation, TrainError> {
-        let sink = &mut *self.sink;
+        let (sink, stop, step) = (&mut *self.sink, &self.stop, self.step);
         let mut last = Instant::now();
         let (model, compressor) = (&mut self.model, self.compressor.as_ref());
         let found = evaluate(model, compressor, &self.feed, Split::Validation, with_entropy, |done, total| {
+            if stop.is_asked() {
+                return Err(TrainError::Interrupted { stage: stage.to_owned(), step });
+            }
             if last.elapsed().as_millis() > 200 {
                 last = Instant::now();
                 sink.event(&Event::Progress { stage: stage.to_owned(), done, total, what: "evaluating".to_owned() })?;
@@ -105,8 +240,9 @@ impl Session<'_> {
     /// Reports how far a pass without optimizer steps is.
     ///
     /// # Errors
-    /// If a sink fails.
+    /// If a sink fails, or [`TrainError::Interrupted`].
     pub fn progress(&mut self, stage: &str, done: usize, total: usize, what: &str) -> Result<(), TrainError> {
+        self.may_go_on(stage)?;
         let (done, total) = (done as u64, total as u64);
         self.sink.event(&Event::Progress { stage: stage.to_owned(), done, total, what: what.to_owned() })?;
         Ok(())

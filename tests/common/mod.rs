@@ -1,6 +1,8 @@
 //! What the tests that drive the program share.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub mod logs;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

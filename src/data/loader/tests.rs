@@ -104,6 +104,17 @@ fn seed_and_epoch_alone_decide() {
 }
 
 #[test]
+fn an_epoch_goes_on_in_the_middle() {
+    let loader = loader(40, training());
+    let whole: Vec<_> = loader.epoch(3).collect();
+    for skipped in 0..=whole.len() + 1 {
+        let rest = loader.epoch_from(3, skipped);
+        assert_eq!(rest.len(), whole.len().saturating_sub(skipped));
+        assert_eq!(rest.collect::<Vec<_>>(), whole.iter().skip(skipped).cloned().collect::<Vec<_>>());
+    }
+}
+
+#[test]
 fn augmentation_does_not_depend_on_the_batch_size() {
     let images = |batch_size| {
         let loader = loader(12, LoaderOptions { batch_size, ..training() });

@@ -10,6 +10,7 @@
 
 #include <cmath>
 #include <iomanip>
+#include <mutex>
 #include <sstream>
 
 #include "json.h"
@@ -261,6 +262,12 @@ const torch::jit::Module& module_of(const Network& network) {
   return network.module;
 }
 
+// The generator of random numbers of a device: the CPU for an index below 0, else that CUDA device.
+static at::Generator generator_of(int device_index) {
+  const auto device = device_index < 0 ? at::Device(at::kCPU) : at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(device_index));
+  return at::globalContext().defaultGenerator(device);
+}
+
 } // namespace dimbit
 
 using dimbit::guarded;
@@ -342,6 +349,23 @@ int dimbit_set_deterministic(int enabled, char** error) {
     at::globalContext().setDeterministicCuDNN(enabled != 0);
     at::globalContext().setBenchmarkCuDNN(enabled == 0);
     at::globalContext().setFlushDenormal(true);
+  });
+}
+
+// All that the random numbers to come depend on, as bytes.
+int dimbit_generator_state(int device_index, at::Tensor** state, char** error) {
+  return guarded(error, [&] {
+    auto generator = dimbit::generator_of(device_index);
+    std::lock_guard<std::mutex> lock(generator.mutex());
+    *state = new at::Tensor(generator.get_state());
+  });
+}
+
+int dimbit_set_generator_state(int device_index, const at::Tensor* state, char** error) {
+  return guarded(error, [&] {
+    auto generator = dimbit::generator_of(device_index);
+    std::lock_guard<std::mutex> lock(generator.mutex());
+    generator.set_state(*state);
   });
 }
 

@@ -1,5 +1,6 @@
 //! A run in TensorBoard: curves, histograms, the map of widths, the recipe, and its figures beside those of other runs.
 
+mod event_files;
 mod hparams;
 mod log;
 mod map;
@@ -10,12 +11,12 @@ use std::path::Path;
 use log::Log;
 use values::{Buckets, chart, image, scalar, text};
 
-use super::{Event, Losses, ReportError, Sink, SiteRow, Summary};
+use super::{Event, LogMark, Losses, ReportError, Sink, SiteRow, Summary};
 
 /// Writes a run to an event file, at the global step; docs/monitoring.md lists every tag.
 ///
-/// A value that an event doesn't have is left out. A run that goes on after a cut adds a second event file to the folder,
-/// which TensorBoard reads as one log.
+/// A value that an event doesn't have is left out. A run that goes on from a checkpoint cuts the event files off where that
+/// was taken, and adds a further one to the folder, which TensorBoard reads as one log.
 pub struct TensorBoard {
     log: Log,
     /// The recipe with every key explicit.
@@ -30,7 +31,16 @@ impl TensorBoard {
     /// # Errors
     /// [`ReportError::Write`] if the folder can't be created or written.
     pub fn open(folder: &Path, recipe: &str) -> Result<TensorBoard, ReportError> {
-        Ok(TensorBoard { log: Log::open(folder)?, recipe: recipe.to_owned(), step: 0 })
+        TensorBoard::open_at(folder, recipe, u64::MAX)
+    }
+
+    /// Like [`Self::open`], but keeps no more than the first `records` of what is there: what was told after the checkpoint
+    /// that a run goes on from will be told again.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_at(folder: &Path, recipe: &str, records: u64) -> Result<TensorBoard, ReportError> {
+        Ok(TensorBoard { log: Log::open_at(folder, records)?, recipe: recipe.to_owned(), step: 0 })
     }
 
     fn scalars(&mut self, step: u64, scalars: &[(&str, Option<f64>)]) -> Result<(), ReportError> {
@@ -138,6 +148,11 @@ impl Sink for TensorBoard {
             Event::Finished { summary } => self.finished(summary),
             _ => Ok(()),
         }
+    }
+
+    fn mark(&mut self, mark: &mut LogMark) -> Result<(), ReportError> {
+        mark.tensorboard_records = self.log.written()?;
+        Ok(())
     }
 
     fn finish(&mut self) -> Result<(), ReportError> {

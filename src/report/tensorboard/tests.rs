@@ -40,7 +40,11 @@ fn masked_crc32c(data: &[u8]) -> u32 {
 fn values(folder: &Path) -> Vec<(i64, Summary_Value)> {
     let files: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert_eq!(files.len(), 1, "{files:?}");
-    let bytes = fs::read(&files[0]).unwrap();
+    values_of(&files[0])
+}
+
+fn values_of(file: &Path) -> Vec<(i64, Summary_Value)> {
+    let bytes = fs::read(file).unwrap();
     let events: Vec<Record> =
         records(&bytes).into_iter().map(|record| Record::parse_from_bytes(record).unwrap()).collect();
     assert_eq!(events[0].get_file_version(), "brain.Event:2");
@@ -122,11 +126,8 @@ fn the_event_file_holds_every_value_at_its_step() {
     assert!(of("widths/map").get_image().get_encoded_image_string().starts_with(b"\x89PNG"));
 }
 
-#[test]
-fn the_recipe_and_the_result_stand_in_the_table_of_runs() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut board = board(folder.path());
-    let started = Event::RunStarted {
+fn run_started() -> Event {
+    Event::RunStarted {
         name: "x".to_owned(),
         mode: "joint".to_owned(),
         device: "cpu".to_owned(),
@@ -136,8 +137,50 @@ fn the_recipe_and_the_result_stand_in_the_table_of_runs() {
         values: 4,
         parameters: 5,
         macs: 6,
-    };
-    board.event(&started).unwrap();
+    }
+}
+
+#[test]
+fn a_run_that_goes_on_has_every_value_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let sites = || vec![site("layer1.0.relu", &[4], "none", vec![group(3, 4), group(1, 0)])];
+    let widths = |step| Event::Widths { step, sites: sites(), bits_stored: 5.5 };
+    let codes = || vec![SiteHistogram { site: "layer1.0.relu".to_owned(), least: -1, counts: vec![4, 0, 6] }];
+    let mut mark = LogMark::default();
+    let mut board = board(folder.path());
+    for event in [run_started(), step(1, 9, 0.5), widths(1001), Event::Codes { step: 1001, sites: codes() }] {
+        board.event(&event).unwrap();
+    }
+    board.mark(&mut mark).unwrap();
+    board.event(&step(2, 9, 0.5)).unwrap();
+    drop(board);
+    for told in [2, 3] {
+        let mut board = TensorBoard::open_at(folder.path(), "seed: 3\n", mark.tensorboard_records).unwrap();
+        board.event(&step(told, 9, 0.25)).unwrap();
+        board.event(&widths(1000 + told)).unwrap();
+        board.mark(&mut mark).unwrap();
+    }
+    let files = event_files::list(folder.path()).unwrap();
+    assert_eq!(files.len(), 3);
+    let read: Vec<_> = files.iter().flat_map(|file| values_of(file)).collect();
+    let steps = |tag: &str| -> Vec<i64> { read.iter().filter(|(_, v)| v.get_tag() == tag).map(|(s, _)| *s).collect() };
+    for tag in ["loss/task", "bits_site/layer1.0.relu", "quantizer/log2_step", "widths/map"] {
+        assert_eq!(steps(tag), [1001, 1002, 1003], "{tag}");
+    }
+    assert_eq!(steps("codes/layer1.0.relu"), [1001]);
+    for tag in ["run/recipe", "custom_scalars__config__", "_hparams_/experiment", "_hparams_/session_start_info"] {
+        assert_eq!(steps(tag), [0], "{tag}");
+    }
+    let losses: Vec<f32> =
+        read.iter().filter(|(_, v)| v.get_tag() == "loss/task").map(|(_, v)| v.get_simple_value()).collect();
+    assert_eq!(losses, [0.5, 0.25, 0.25]);
+}
+
+#[test]
+fn the_recipe_and_the_result_stand_in_the_table_of_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut board = board(folder.path());
+    board.event(&run_started()).unwrap();
     board.event(&step(200, 300, 0.5)).unwrap();
     board.event(&Event::Finished { summary: Box::new(summary()) }).unwrap();
     board.finish().unwrap();

@@ -14,10 +14,11 @@ use crate::recipe::{BatchNorm, SearchStage};
 use crate::report::{BenchRow, Sink, SiteRow};
 use crate::train::error::TrainError;
 use crate::train::feed::Feed;
-use crate::train::fit::{Phase, Trainer};
+use crate::train::fit::Phase;
 use crate::train::objective::{FallingBudget, Objective, TaskAlone};
 use crate::train::session::{Session, resolve_device};
 use crate::train::stages::calibrate;
+use crate::train::trainer::Trainer;
 
 /// A row that trains.
 pub(super) struct Subject<'a> {
@@ -49,19 +50,7 @@ impl<'a> Subject<'a> {
         let input = [options.input.channels, options.input.height, options.input.width].map(|extent| extent as i64);
         let model = Model::load(&options.model, input, device)?;
         let feed = Feed::open(&plan.recipe, model.classes, device)?;
-        let mut session = Session {
-            recipe: &plan.recipe,
-            model,
-            teacher: None,
-            compressor: None,
-            feed,
-            device,
-            sink,
-            step: 0,
-            epochs: 0,
-            trained: (0, 0.0),
-            float_top1: None,
-        };
+        let mut session = Session::new(&plan.recipe, model, feed, device, sink);
         let mut phase = Phase::retraining("search", 1, &plan.search.retraining(), false);
         if phase.distillation > 0.0 {
             session.keep_teacher()?;
@@ -83,7 +72,7 @@ impl<'a> Subject<'a> {
             }
         };
         let trainer = Trainer::new(&session, &phase)?;
-        let batch = session.feed.train_epoch(0).next().ok_or_else(|| TrainError::Bench {
+        let batch = session.feed.train_epoch(0, 0).next().ok_or_else(|| TrainError::Bench {
             what: format!("the row `{row}` has no batch"),
             reason: "the synthetic data gave none".into(),
             help: "give a smaller --batch",

@@ -19,23 +19,32 @@ use crate::report::Event;
 use crate::train::error::TrainError;
 use crate::train::session::Session;
 use crate::train::statistics::{SiteStatistics, measure};
+use crate::train::stop::Stop;
 
 /// Carries out the stage: evaluates the float network, builds the session's compressor, and evaluates what calibration
 /// alone reaches.
 ///
 /// # Errors
 /// If the network, the data or a sink fail.
-pub fn carry_out(session: &mut Session<'_>, stage: &CalibrateStage, index: usize) -> Result<(), TrainError> {
+pub fn carry_out(session: &mut Session<'_>, stage: &CalibrateStage, index: usize) -> Result<Option<f64>, TrainError> {
     let began = Instant::now();
     let (name, stages) = ("calibrate".to_owned(), session.recipe.stages.len());
     session.sink.event(&Event::StageStarted { stage: name.clone(), index, stages, epochs: 0.0, steps: 0 })?;
     session.float_top1 = Some(session.evaluate("calibrate", false)?.top1);
-    session.keep_teacher()?;
+    let follows = |stage: &recipe::Stage| match stage {
+        recipe::Stage::Search(stage) => stage.distillation > 0.0,
+        recipe::Stage::Finetune(stage) => stage.distillation > 0.0,
+        recipe::Stage::Train(_) | recipe::Stage::Calibrate(_) => false,
+    };
+    if session.recipe.stages.iter().any(follows) {
+        session.keep_teacher()?;
+        session.save_teacher()?;
+    }
     calibrate(session, stage)?;
     session.report_widths()?;
-    session.evaluate("calibrate", true)?;
+    let reached = session.evaluate("calibrate", true)?;
     session.sink.event(&Event::StageEnded { stage: name, seconds: began.elapsed().as_secs_f64() })?;
-    Ok(())
+    Ok(Some(reached.top1))
 }
 
 /// Builds the session's compressor.
@@ -54,9 +63,11 @@ pub fn calibrate(session: &mut Session<'_>, stage: &CalibrateStage) -> Result<()
     let statistics = measure(session, stage, &sites, positions)?;
     let mut options = Vec::with_capacity(sites.len());
     for (site, statistics) in sites.iter().zip(&statistics) {
+        session.may_go_on("calibrate")?;
         options.push(transforms(stage, site, statistics, positions)?);
     }
-    let candidates = candidates(&sites, &statistics, &options)?;
+    let candidates = candidates(&sites, &statistics, &options, &session.stop)?;
+    session.may_go_on("calibrate")?;
     let values: f64 = sites.iter().map(|s| s.values() as f64).sum();
     let uncompressed = 32.0 * (session.model.values() as f64 - values);
     // The recipe's bits are over all sites: what the excluded ones take is not there for the others.
@@ -139,11 +150,13 @@ fn learnable(transform: Transform, learning: BasisLearning) -> Result<Transform,
     Ok(Transform::Pca(pca))
 }
 
-/// Distortions of all transforms of all sites; they are shared out among the cores.
+/// Distortions of all transforms of all sites, as far as it comes before the run is to stop; they are shared out among the
+/// cores.
 fn candidates(
     sites: &[Site],
     statistics: &[SiteStatistics],
     options: &[Vec<Transform>],
+    stop: &Stop,
 ) -> Result<Vec<Candidates>, LibtorchError> {
     let mut work = Vec::new();
     for ((site, statistics), options) in sites.iter().zip(statistics).zip(options) {
@@ -167,7 +180,7 @@ fn candidates(
     std::thread::scope(|scope| {
         for _ in 0..workers {
             scope.spawn(|| {
-                loop {
+                while !stop.is_asked() {
                     let index = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                     let Some((coefficients, macs)) = work.get(index) else { break };
                     let found =

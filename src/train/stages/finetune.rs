@@ -11,10 +11,10 @@ use crate::train::session::Session;
 ///
 /// # Errors
 /// If the network, the data or a sink fail, or the training diverges.
-pub fn carry_out(session: &mut Session<'_>, stage: &FinetuneStage, index: usize) -> Result<(), TrainError> {
+pub fn carry_out(session: &mut Session<'_>, stage: &FinetuneStage, index: usize) -> Result<Option<f64>, TrainError> {
     fit(session, &Phase::retraining("finetune", index, &stage.retraining(), true), &mut TaskAlone)?;
     if stage.batch_norm == BatchNorm::Reestimated {
         reestimate(session)?;
     }
-    Ok(())
+    Ok(None)
 }

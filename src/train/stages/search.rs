@@ -12,7 +12,7 @@ use crate::train::session::Session;
 ///
 /// # Errors
 /// If the network, the data or a sink fail, or the training diverges.
-pub fn carry_out(session: &mut Session<'_>, stage: &SearchStage, index: usize) -> Result<(), TrainError> {
+pub fn carry_out(session: &mut Session<'_>, stage: &SearchStage, index: usize) -> Result<Option<f64>, TrainError> {
     let phase = Phase::retraining("search", index, &stage.retraining(), false);
     let budget = Budget { start: stage.first_bits(), target: stage.target_bits, anneal: stage.anneal };
     // What a dimension reduction has dropped before the search is not the search's to take back.
@@ -27,6 +27,5 @@ pub fn carry_out(session: &mut Session<'_>, stage: &SearchStage, index: usize) -
         reestimate(session)?;
     }
     session.report_widths()?;
-    session.evaluate("search", true)?;
-    Ok(())
+    Ok(Some(session.evaluate("search", true)?.top1))
 }

@@ -16,7 +16,7 @@ pub fn carry_out(
     stage: &TrainStage,
     index: usize,
     folder: &RunFolder,
-) -> Result<(), TrainError> {
+) -> Result<Option<f64>, TrainError> {
     let phase = Phase {
         name: "train",
         index,
@@ -33,5 +33,6 @@ pub fn carry_out(
     };
     fit(session, &phase, &mut TaskAlone)?;
     session.model.network.set_train(false, false)?;
-    folder.publish("checkpoints/float.pt", |partial| session.model.network.save(partial))
+    folder.publish("checkpoints/float.pt", |partial| session.model.network.save(partial))?;
+    Ok(None)
 }
