@@ -13,7 +13,11 @@ fn said(recipe: &str) -> String {
     write_recipe(folder.path(), recipe);
     let ended = dimbit_in(folder.path(), &["validate", "recipe.yaml"]);
     assert_eq!(ended.code, Some(1), "{ended:?}");
-    ended.stderr.replace(root().to_str().unwrap(), "").replace(&format!("{}/", folder.path().display()), "")
+    ended
+        .stderr
+        .replace(root().to_str().unwrap(), "")
+        .replace(&format!("{}/", folder.path().display()), "")
+        .replace(folder.path().to_str().unwrap(), "/recipes")
 }
 
 #[test]
