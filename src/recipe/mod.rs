@@ -45,7 +45,9 @@ use file::FileError;
 use findings::Problem;
 pub(crate) use findings::nearest_word;
 pub use findings::{Diagnostics, Finding, Source};
-pub use language::{Data, IdxData, Mode, Model, Recipe, SyntheticData};
+pub use language::{
+    Data, FolderData, IdxData, Interpolation, Mode, Model, Photographs, Recipe, ShardData, SyntheticData,
+};
 pub use overrides::{Override, OverrideError};
 pub use schema::schema;
 pub use sites::{SitePatterns, UnmatchedPattern};

@@ -70,6 +70,8 @@ pub enum Event {
         multiplier: Option<f64>,
         /// Training images per second.
         images_per_second: f64,
+        /// Part of the time since the last event that the training waited for images, in percent.
+        data_wait_percent: f64,
     },
     /// The calibration is done: every site has its transform, its groups and its first widths.
     Calibrated {
@@ -262,6 +264,7 @@ pub(super) mod samples {
             budget_bits: Some(4.5),
             multiplier: Some(1.5),
             images_per_second: 1812.4,
+            data_wait_percent: 1.5,
         }
     }
 

@@ -20,12 +20,12 @@ mod stages;
 mod statistics;
 mod validate;
 
-pub use bench::{BenchOptions, Moment, Row, UnknownRow, WARM_UP, bench, peak_of_row};
+pub use bench::{BenchOptions, Loading, Moment, Row, UnknownRow, WARM_UP, bench, bench_loading, peak_of_row};
 pub use checkpoint::{OpenedRun, open_run};
 pub use error::TrainError;
 pub use evaluate::{Evaluation, evaluate};
 pub use feed::Feed;
 pub use measure::{Measured, measure_model, measure_run};
 pub use run::{RunOptions, run, stored_bits};
-pub use session::resolve_device;
+pub use session::{left_out, resolve_device};
 pub use validate::validate;

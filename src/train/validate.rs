@@ -55,7 +55,7 @@ pub fn validate(loaded: &Loaded, device: Device) -> Result<(Model, Feed), TrainE
         Err(error) => {
             let text = error.to_string();
             let (message, help) = split_help(&text);
-            findings.push(source.finding("bad-data", "data.path", message, help));
+            findings.push(source.finding("bad-data", recipe.data.path_key(), message, help));
             None
         }
     };
