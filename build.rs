@@ -6,7 +6,11 @@ fn main() {
     println!("cargo:rerun-if-changed=src/libtorch/cpp");
     let lib = PathBuf::from(std::env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys tells the libtorch folder"));
     let include = lib.parent().map(|root| root.join("include")).unwrap_or_default();
-    cc::Build::new()
+    let mut build = cc::Build::new();
+    if lib.join("libtorch_cuda.so").exists() {
+        build.define("DIMBIT_CUDA", None);
+    }
+    build
         .cpp(true)
         .std("c++17")
         .pic(true)
@@ -22,11 +26,13 @@ fn main() {
         .file("src/libtorch/cpp/bake.cpp")
         .file("src/libtorch/cpp/codec.cpp")
         .file("src/libtorch/cpp/folds.cpp")
+        .file("src/libtorch/cpp/listing.cpp")
         .file("src/libtorch/cpp/network.cpp")
         .file("src/libtorch/cpp/layout.cpp")
         .file("src/libtorch/cpp/rows.cpp")
         .file("src/libtorch/cpp/sites.cpp")
         .file("src/libtorch/cpp/quantize.cpp")
+        .file("src/libtorch/cpp/quantize_cuda.cpp")
         .compile("dimbit_cpp");
     link(&lib);
 }

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Classifies an image with a network that `dimbit export --format torchscript` wrote.
+"""Classifies an image with a network that `dimbit export` wrote, as TorchScript or ONNX.
 
     use-in-python.py FILE IMAGE_OR_NPY
 
-The file needs PyTorch and nothing else. This example also needs NumPy and, for
-pictures, Pillow. IMAGE_OR_NPY is a picture, or an array: bytes [height, width]
+A TorchScript file needs PyTorch and nothing else, an ONNX file (its name ends in
+.onnx) ONNX Runtime. This example also needs NumPy, PyTorch and, for pictures, Pillow. IMAGE_OR_NPY is a picture, or an array: bytes [height, width]
 or [height, width, channels], or a batch as the network takes it, float32
 [batch, channels, height, width].
 """
@@ -17,10 +17,22 @@ import torch
 
 
 def load(path):
-    """The network, and what the file tells of it."""
+    """What makes logits and, from TorchScript, each site's codes of images; what the file tells of itself."""
+    if path.endswith(".onnx"):
+        return load_onnx(path)
     extra = {"dimbit.json": ""}
     network = torch.jit.load(path, map_location="cpu", _extra_files=extra)
-    return network, json.loads(extra["dimbit.json"])
+    return network.forward_and_codes, json.loads(extra["dimbit.json"])
+
+
+def load_onnx(path):
+    """The same of an ONNX file, which gives the logits alone."""
+    import onnxruntime
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def run(images):
+        return torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0]), {}
+    return run, json.loads(session.get_modelmeta().custom_metadata_map["dimbit.json"])
 
 
 def pixels_of(path):
@@ -49,13 +61,12 @@ def prepare(pixels, about):
 def main():
     if len(sys.argv) != 3:
         sys.exit("usage: use-in-python.py FILE IMAGE_OR_NPY")
-    network, about = load(sys.argv[1])
+    run, about = load(sys.argv[1])
     print(f"{len(about['sites'])} compressed sites, {about['bits_per_value']:.4f} bits per value")
     pixels = pixels_of(sys.argv[2])
     images = torch.from_numpy(pixels) if pixels.ndim == 4 else prepare(pixels, about["input"])
     with torch.no_grad():
-        logits, codes = network.forward_and_codes(images)
-        assert torch.equal(logits, network(images))
+        logits, codes = run(images)
     for site, values in codes.items():
         print(f"{site}: codes {list(values.shape)}, from {values.min()} to {values.max()}" if values.numel()
               else f"{site}: nothing is stored")

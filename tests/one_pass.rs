@@ -23,7 +23,10 @@ fn carried_out(run: &OpenedRun, activated: bool) -> [Tensor; 4] {
         .forward(&images, |site, position, x| {
             let hooked = match activated {
                 true => compressor.hook_activated(site, position, x, &quantizers)?,
-                false => compressor.hook(site, position, x, &quantizers)?.into(),
+                false => {
+                    let codec = compressor.codec_at(site, position).map(|index| &compressor.codecs[index]);
+                    codec.map(|codec| codec.apply_in_one_pass(x, &quantizers)).transpose()?.into()
+                }
             };
             skipped += usize::from(matches!(hooked, Hooked::Activated(_)));
             Ok::<_, LibtorchError>(hooked)

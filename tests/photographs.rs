@@ -108,7 +108,7 @@ fn a_folder_is_evaluated_and_trained_on() {
     let steps = photographs.events("step");
     assert_eq!(steps.last().unwrap()["step"], 6);
     for step in &steps {
-        assert!((0.0..=100.0).contains(&number(step, "data_wait_percent")), "{step}");
+        assert!((0.0..=1.0).contains(&number(step, "waiting")), "{step}");
     }
     assert!(photographs.events("warning").is_empty());
     let summary = read_json(&at("run/summary.json"));

@@ -7,8 +7,8 @@ mod common;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use common::{dimbit, root};
-use dimbit::recipe::{Recipe, explain};
+use common::{dimbit, dimbit_in, root};
+use dimbit::recipe::{Recipe, SHIPPED, explain, keys_page, schema};
 
 fn yaml_files(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -118,4 +118,61 @@ fn explain_names_the_files_of_a_recipe_and_validate_the_file_of_a_finding() {
     std::fs::write(&base, whole.replace("1ep", "0ep")).unwrap();
     let place = format!("--> {}:5:28", base.display());
     dimbit(&["validate", own]).refused(1, &["error[out-of-range]", &place]);
+}
+
+#[test]
+fn what_is_made_from_the_code_is_current() {
+    for (file, text, how) in [
+        ("recipes/recipe.schema.json", format!("{:#}", schema()), "dimbit schema > recipes/recipe.schema.json"),
+        ("docs/recipe-keys.md", keys_page(), "dimbit schema --markdown > docs/recipe-keys.md"),
+    ] {
+        let committed = std::fs::read_to_string(root().join(file)).unwrap_or_default();
+        assert_eq!(committed.trim_end(), text.trim_end(), "{file} is out of date: {how}");
+    }
+}
+
+#[test]
+fn the_program_carries_every_recipe_of_the_checkout() {
+    let mut files = Vec::new();
+    yaml_files(&root().join("recipes"), &mut files);
+    files.sort();
+    let mut carried: Vec<PathBuf> = SHIPPED.iter().map(|recipe| root().join("recipes").join(recipe.name)).collect();
+    carried.sort();
+    assert_eq!(files, carried, "src/recipe/shipped.rs lists them");
+}
+
+#[test]
+fn a_copied_recipe_is_complete_and_an_edited_one_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = dimbit(&["recipes", "ls"]).fine();
+    assert_eq!(list.lines().count(), SHIPPED.len());
+    assert!(list.contains("fashion-mnist/modes/mp.yaml"), "{list}");
+    let text = std::fs::read_to_string(root().join("recipes/fashion-mnist/modes/mp.yaml")).unwrap();
+    assert_eq!(dimbit(&["recipes", "cat", "modes/mp"]).fine(), text);
+    let copy = || dimbit_in(folder.path(), &["recipes", "cp", "modes/mp", "mine"]);
+    let told = copy().fine();
+    for file in ["mine/fashion-mnist/modes/mp.yaml", "mine/fashion-mnist/modes/base.yaml", "mine/recipe.schema.json"] {
+        assert!(told.contains(file) && folder.path().join(file).is_file(), "{told}");
+    }
+    // Beside `mine`, as the recipes of the checkout look beside `recipes`.
+    assert!(told.contains("\nand the images in data/fashion-mnist\n"), "{told}");
+    let own = "mine/fashion-mnist/modes/mp.yaml";
+    assert!(dimbit_in(folder.path(), &["explain", own]).fine().contains("mode mp"));
+    // Twice is once; what was edited since is not written over.
+    copy().fine();
+    std::fs::write(folder.path().join(own), text.clone() + "seed: 5\n").unwrap();
+    copy().refused(1, &["mp.yaml is there already", "help:"]);
+    assert!(std::fs::read_to_string(folder.path().join(own)).unwrap().ends_with("seed: 5\n"));
+    dimbit(&["recipes", "cat", "modes/mq"]).refused(1, &["no shipped recipe `modes/mq`", "recipes ls"]);
+}
+
+#[test]
+fn the_file_that_editors_are_pointed_to_is_there() {
+    for recipe in SHIPPED {
+        let path = root().join("recipes").join(recipe.name);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let line = text.lines().next().unwrap();
+        let schema = line.strip_prefix("# yaml-language-server: $schema=").unwrap_or_else(|| panic!("{line}"));
+        assert!(path.parent().unwrap().join(schema).is_file(), "{}", recipe.name);
+    }
 }

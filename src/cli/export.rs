@@ -5,7 +5,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 
 use super::print;
-use crate::export::torchscript;
+use crate::export::{Options, onnx, torchscript};
 use crate::recipe::Override;
 use crate::train::open_run;
 
@@ -35,14 +35,18 @@ pub struct Export {
 enum Format {
     /// TorchScript, for `torch.jit.load` in Python and C++.
     Torchscript,
+    /// ONNX of standard operators, for ONNX Runtime and other readers.
+    Onnx,
 }
 
 impl Export {
     pub(super) fn run(&self) -> Result<ExitCode> {
         let run = open_run(&self.run, &self.set)?;
-        let Format::Torchscript = self.format;
-        let options = torchscript::Options { fold_transforms: !self.unfolded, fold_batch_norm: self.fold_batch_norm };
-        let written = torchscript::write(&run, options, &self.out)?;
+        let options = Options { fold_transforms: !self.unfolded, fold_batch_norm: self.fold_batch_norm };
+        let written = match self.format {
+            Format::Torchscript => torchscript::write(&run, options, &self.out)?,
+            Format::Onnx => onnx::write(&run, options, &self.out)?,
+        };
         let bytes = std::fs::metadata(&self.out)?.len();
         let transforms = written.sites.iter().filter(|site| site.transform != "none");
         let folded = written.sites.iter().filter(|site| site.folded != "none").count();

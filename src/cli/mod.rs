@@ -6,9 +6,11 @@ mod explain;
 mod export;
 mod inspect;
 mod pack;
+mod recipes;
 mod report;
 mod run;
 mod schema;
+mod shell;
 mod validate;
 mod verify;
 
@@ -41,6 +43,9 @@ enum Command {
     Report(report::Report),
     Bench(bench::Bench),
     Schema(schema::Schema),
+    Recipes(recipes::Recipes),
+    Completions(shell::Completions),
+    Man(shell::Man),
 }
 
 /// Carries out a command line. Exit codes: 0 done, 1 the input is wrong, 2 usage, 4 the run failed.
@@ -57,6 +62,9 @@ pub fn main() -> ExitCode {
         Command::Report(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Schema(command) => command.run(),
+        Command::Recipes(command) => command.run(),
+        Command::Completions(command) => command.run(),
+        Command::Man(command) => command.run(),
     };
     match outcome {
         Ok(code) => code,

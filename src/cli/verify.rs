@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::eval::SplitName;
 use super::print;
-use crate::export::{device_of, torchscript, verify};
+use crate::export::{open, verify};
 use crate::recipe::Override;
 use crate::train::open_run;
 
@@ -35,9 +35,9 @@ pub struct Verify {
 impl Verify {
     pub(super) fn run(&self) -> Result<ExitCode> {
         let mut run = open_run(&self.run, &self.set)?;
-        let mut file = torchscript::File::open(&self.against, device_of(&run)?)?;
+        let mut file = open(&self.against, &run)?;
         let limit = self.images.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
-        let verdict = verify(&mut run, &mut file, self.split.split(), limit)?;
+        let verdict = verify(&mut run, file.as_mut(), self.split.split(), limit)?;
         let text = if self.json { serde_json::to_string_pretty(&verdict)? } else { verdict.to_string() };
         print(&text)?;
         Ok(if verdict.holds() { ExitCode::SUCCESS } else { ExitCode::from(4) })

@@ -122,19 +122,28 @@ impl SiteCodec {
         self.transform.position()
     }
 
-    /// Compresses and reconstructs. `x`: the tensor at [`Self::position`], `[batch, channels, ...]` (or channels last).
+    /// Compresses and reconstructs by the plain operations that an export consists of, so that both add up in the same order.
+    /// `x`: the tensor at [`Self::position`], `[batch, channels, ...]` (or channels last).
     ///
     /// # Errors
     /// If the shape is not the site's.
     pub fn apply(&self, x: &Tensor, quantizers: &Quantizers) -> Result<Tensor, LibtorchError> {
+        self.apply_and(x, quantizers, |_, _| Ok(()), |_, reconstructed| Ok(reconstructed))
+    }
+
+    /// Like [`Self::apply`], in one pass over memory where that can be: the same but for the order of sums.
+    ///
+    /// # Errors
+    /// If the shape is not the site's.
+    pub fn apply_in_one_pass(&self, x: &Tensor, quantizers: &Quantizers) -> Result<Tensor, LibtorchError> {
         match self.in_one_pass(x, quantizers, Clamp::NONE)? {
             Some(reconstructed) => self.bounded(reconstructed),
-            None => self.apply_and(x, quantizers, |_, _| Ok(()), |_, reconstructed| Ok(reconstructed)),
+            None => self.apply(x, quantizers),
         }
     }
 
-    /// The activation function and the codec in one pass over memory, `x` the pre-activation: what [`Self::apply`] and the
-    /// function make of it together. None where they have to be carried out one after the other: the function does more
+    /// The activation function and the codec in one pass over memory, `x` the pre-activation: what [`Self::apply_in_one_pass`]
+    /// and the function make of it together. None where they have to be carried out one after the other: the function does more
     /// than clamp, or a transform stands behind it.
     ///
     /// # Errors
@@ -161,7 +170,16 @@ impl SiteCodec {
     ) -> Result<Option<Tensor>, LibtorchError> {
         let Some(matrices) = self.matrices()?.filter(|_| self.kept() > 0) else { return Ok(None) };
         let (step, range) = self.per_column(quantizers)?;
-        let parts = self.parts(&matrices, &step, &range);
+        let parts = CodecParts {
+            analysis: &matrices.analysis,
+            bias: &matrices.bias,
+            synthesis: &matrices.synthesis,
+            mean: self.transform.mean(),
+            step: &step,
+            range: &range,
+            offset: &self.prepared.offset,
+            signed: self.signed,
+        };
         let reconstructed = codec(&to_rows(x, &self.site)?, &parts, activation)?;
         from_rows(&reconstructed, x, &self.site).map(Some)
     }
@@ -301,37 +319,16 @@ impl SiteCodec {
     /// If the shape is not the site's.
     pub fn codes(&self, x: &Tensor, quantizers: &Quantizers) -> Result<(Tensor, &Tensor), LibtorchError> {
         let rows = to_rows(x, &self.site)?;
-        let kept = self.kept() as i64;
-        if kept == 0 {
+        if self.kept() == 0 {
             return Ok((rows.f_narrow(1, 0, 0)?, &self.prepared.group));
         }
         let (step, range) = self.per_column(quantizers)?;
-        let quantized = match self.matrices()? {
-            // Carried back by no more than a unit matrix, the quantized coefficients come out themselves.
-            Some(matrices) => {
-                let (options, channels) = ((Kind::Float, rows.device()), self.site.shape[0]);
-                let unit = Tensor::f_eye_m(kept, channels, options)?;
-                let nothing = Tensor::f_zeros([channels], options)?;
-                let parts = self.parts(&matrices, &step, &range);
-                let parts = CodecParts { synthesis: &unit, mean: &nothing, ..parts };
-                codec(&rows, &parts, Clamp::NONE)?.f_narrow(1, 0, kept)?
-            }
-            None => quantize(&rows, &step, &range, &self.prepared.offset, self.signed, Clamp::NONE)?,
+        let coefficients = match self.matrices()? {
+            Some(matrices) => matrices.analyse(&rows)?,
+            None => rows,
         };
+        let quantized = quantize(&coefficients, &step, &range, &self.prepared.offset, self.signed, Clamp::NONE)?;
         Ok((quantized.f_sub(&self.prepared.offset)?.f_div(&step)?.f_round()?, &self.prepared.group))
-    }
-
-    fn parts<'a>(&'a self, matrices: &'a Matrices, step: &'a Tensor, range: &'a Tensor) -> CodecParts<'a> {
-        CodecParts {
-            analysis: &matrices.analysis,
-            bias: &matrices.bias,
-            synthesis: &matrices.synthesis,
-            mean: self.transform.mean(),
-            step,
-            range,
-            offset: &self.prepared.offset,
-            signed: self.signed,
-        }
     }
 
     /// The columns of [`Self::codes`] that hold the members of a group (of the codec's own groups), in their order; none for

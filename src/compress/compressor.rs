@@ -172,8 +172,8 @@ impl Compressor {
         self.codec_at(site, position).map(|index| self.codecs[index].apply(x, quantizers)).transpose()
     }
 
-    /// Like [`Self::hook`], but with codecs that take the place of their activation functions where they can: the same
-    /// values in fewer passes over memory, and never called with what such a function gives.
+    /// Like [`Self::hook`] in fewer passes over memory, for training: the same but for the order of sums. Codecs take the place
+    /// of their activation functions where they can, and are then never called with what such a function gives.
     ///
     /// # Errors
     /// If the shape is not the site's.
@@ -190,7 +190,8 @@ impl Compressor {
         {
             return Ok(Hooked::Activated(activated));
         }
-        self.hook(site, position, x, quantizers).map(Hooked::from)
+        let codec = self.codec_at(site, position).map(|index| &self.codecs[index]);
+        codec.map(|codec| codec.apply_in_one_pass(x, quantizers)).transpose().map(Hooked::from)
     }
 
     /// Like [`Self::hook`]; adds the estimated code length of one image to `rates`: see [`SiteCodec::apply_rated`].

@@ -88,9 +88,8 @@ impl Loader {
         self.epoch_from(epoch, 0)
     }
 
-    /// The batches of epoch `epoch` from the batch `first` on (counted from 0): the same as if those before it had been
-    /// taken and thrown away, but none of their images is read.
-    pub fn epoch_from(&self, epoch: u64, first: usize) -> Epoch {
+    /// Like [`Self::epoch`], without its first `skipped` batches: none of their images is read.
+    pub fn epoch_from(&self, epoch: u64, skipped: usize) -> Epoch {
         let steps = self.steps_per_epoch();
         let LoaderOptions { batch_size, input, .. } = self.options;
         let batch_bytes = batch_size.saturating_mul(input.iter().product::<usize>()).saturating_mul(size_of::<f32>());
@@ -98,12 +97,12 @@ impl Loader {
         let (sender, receiver) = sync_channel(ahead);
         let pass = Pass { samples: Arc::clone(&self.samples), options: self.options.clone(), epoch };
         let worker = thread::spawn(move || {
-            if let Err(error) = pass.carry_out(first, steps, &sender) {
+            if let Err(error) = pass.carry_out(skipped, steps, &sender) {
                 // Whoever went away needs no reason.
                 let _ = sender.send(Err(error));
             }
         });
-        Epoch { receiver: Some(receiver), worker: Some(worker), left: steps.saturating_sub(first) }
+        Epoch { receiver: Some(receiver), worker: Some(worker), left: steps.saturating_sub(skipped) }
     }
 }
 
@@ -136,7 +135,7 @@ struct Pass {
 impl Pass {
     fn carry_out(
         &self,
-        first: usize,
+        skipped: usize,
         steps: usize,
         sender: &SyncSender<Result<Batch, DataError>>,
     ) -> Result<(), DataError> {
@@ -152,8 +151,8 @@ impl Pass {
                     .map_err(|e| DataError::Threads { threads, reason: e.to_string() })?,
             ),
         };
-        let mut stream = self.samples.stream(&order, first.saturating_mul(batch_size).min(order.len()));
-        for indices in order.chunks(batch_size).take(steps).skip(first) {
+        let mut stream = self.samples.stream(&order, skipped.saturating_mul(batch_size).min(order.len()));
+        for indices in order.chunks(batch_size).take(steps).skip(skipped) {
             let batch = self.prepare(indices, stream.as_mut(), pool.as_ref())?;
             // Nothing but images that can't be read.
             if batch.labels.is_empty() {

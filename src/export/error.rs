@@ -49,6 +49,33 @@ pub enum ExportError {
         /// The run's value.
         wanted: String,
     },
+    /// The network does what the format has no operator for.
+    #[error(
+        "the operator `{operator}`{} can't be written as ONNX: {reason}\n  help: export the run with --format torchscript, which carries every operator",
+        if place.is_empty() { String::new() } else { format!(" in `{place}`") }
+    )]
+    Unsupported {
+        /// Name of PyTorch's operator.
+        operator: String,
+        /// Dotted path of the module that it belongs to; empty for the network itself.
+        place: String,
+        /// What about it can't be written.
+        reason: String,
+    },
+    /// The network isn't the same operations for whatever images.
+    #[error("the network can't be written as ONNX: {reason}\n  help: export the run with --format torchscript")]
+    Unlistable {
+        /// The cause.
+        reason: String,
+    },
+    /// ONNX Runtime is missing.
+    #[error(
+        "ONNX Runtime, which runs the file, can't be loaded: {reason}\n  help: run `scripts/setup --python` in dimbit's checkout, which puts it into .venv, or let ORT_DYLIB_PATH name its libonnxruntime.so, version 1.17 or later"
+    )]
+    NoRuntime {
+        /// The cause.
+        reason: String,
+    },
     /// The exported network failed on images of the run.
     #[error("{} failed on images of shape {images:?} ([batch, channels, height, width]): {reason}", path.display())]
     Failed {

@@ -36,7 +36,7 @@ pub struct Verdict {
     pub first_difference: Option<Difference>,
     /// Predictions that differ between two logits of the run that are a tie.
     pub ties: u64,
-    /// Predictions that differ since a value on the boundary between two codes fell the other way.
+    /// Predictions that differ since a value that is a tie between two codes fell the other way.
     pub rounded: u64,
     /// Predictions that differ for no such reason.
     pub unexplained: u64,
@@ -44,6 +44,8 @@ pub struct Verdict {
     pub codes_rounded: u64,
     /// Images with such a code.
     pub images_rounded: u64,
+    /// How far the farthest of those values lies from its boundary, as a part of the largest value of its image and site.
+    pub widest_tie: f64,
 }
 
 impl Verdict {
@@ -64,7 +66,7 @@ impl fmt::Display for Verdict {
             writeln!(f, "predictions that differ by a tie of the run's two best logits: {}", self.ties)?;
         }
         if self.rounded > 0 {
-            writeln!(f, "predictions that differ by a value on the boundary between two codes: {}", self.rounded)?;
+            writeln!(f, "predictions that differ by a value that is a tie between two codes: {}", self.rounded)?;
         }
         if self.unexplained > 0 {
             writeln!(f, "predictions that differ for no such reason: {}", self.unexplained)?;
@@ -73,7 +75,11 @@ impl fmt::Display for Verdict {
         writeln!(f, "largest difference of two logits: {any:.2e}, {same:.2e} where all codes agree")?;
         if self.codes_rounded > 0 {
             let (codes, images) = (self.codes_rounded, self.images_rounded);
-            writeln!(f, "codes that fell the other way from the boundary between two: {codes}, in {images} images")?;
+            let widest = self.widest_tie;
+            writeln!(
+                f,
+                "codes that fell the other way in a tie: {codes}, in {images} images; widest tie {widest:.1e} of the scale"
+            )?;
         }
         match &self.first_difference {
             None if self.unexplained > 0 => write!(f, "the file does not do what the run does"),
@@ -107,6 +113,7 @@ mod tests {
             unexplained: 0,
             codes_rounded: 7,
             images_rounded: 6,
+            widest_tie: 3e-7,
         }
     }
 
@@ -115,9 +122,9 @@ mod tests {
         let expected = "\
 1000 images, 998 predictions agree; top-1 85.20 % (run), 85.10 % (file)
 predictions that differ by a tie of the run's two best logits: 1
-predictions that differ by a value on the boundary between two codes: 1
+predictions that differ by a value that is a tie between two codes: 1
 largest difference of two logits: 1.23e-2, 1.00e-6 where all codes agree
-codes that fell the other way from the boundary between two: 7, in 6 images
+codes that fell the other way in a tie: 7, in 6 images; widest tie 3.0e-7 of the scale
 the file does what the run does";
         assert_eq!(verdict().to_string(), expected);
         assert!(verdict().holds());

@@ -1,17 +1,17 @@
 //! Does an exported network do what its run does? Both see the same images; predictions, logits and every site's codes are
 //! compared.
 //!
-//! Two programs add up the same numbers in different orders, so a value that lies on the boundary between two codes (within
-//! [`ROUNDING`] of a step) may fall either way; from there on the image's further codes have another input. So of each image
-//! only the first site whose codes differ is judged, in the network's order: differences there that are no such rounding are
-//! the export's fault, and so are logits that differ by more than [`LOGITS`] of their scale although all codes agree. A
-//! prediction may differ where the image's codes parted by rounding, or where the run's two best logits are a tie: within
-//! [`TIE`] of their scale. The scale is the image's largest absolute logit.
+//! Two programs add up the same numbers in different orders, so a value that is a tie between two codes, on the boundary
+//! between them but for [`TIE`] of its scale, may fall either way; from there on the image's further codes have another
+//! input. So of each image only the first site whose codes differ is judged, in the network's order: differences there that
+//! are no tie are the export's fault, and so are logits that differ by more than [`LOGITS`] of their scale although all codes
+//! agree. A prediction may differ where the image's codes parted by a tie, or where the run's two best logits are one. The
+//! scale is the largest magnitude among the image's values at the site, or among its logits.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use tch::{Device, Kind, Tensor, no_grad};
+use tch::{Kind, Tensor, no_grad};
 
 use super::error::ExportError;
 use super::metadata::Metadata;
@@ -22,13 +22,11 @@ use crate::data::Split;
 use crate::libtorch::{LibtorchError, Position};
 use crate::train::{OpenedRun, TrainError};
 
-/// How near the boundary between two codes a value may be taken for the other one, in steps.
-pub const ROUNDING: f64 = 2e-3;
-
 /// How far logits may lie apart where all codes agree, as a part of their scale.
 pub const LOGITS: f64 = 1e-3;
 
-/// How near the two best logits of a tie are, as a part of their scale.
+/// How near a value lies to the boundary between two codes, or the two best logits to each other, if that is a tie: as a part
+/// of their scale.
 pub const TIE: f64 = 1e-5;
 
 /// Values of all sites that are compared at once.
@@ -142,15 +140,17 @@ struct Comparison {
     unexplained: i64,
     codes_rounded: i64,
     images_rounded: i64,
+    widest_tie: f64,
     /// Names of the codecs' sites.
     names: Vec<String>,
 }
 
-/// What a codec of the run says: its codes, and the values that were rounded to them (as far as sums in another order give
-/// them): `[rows, kept]` each.
+/// What a codec of the run says: its codes and the values in steps that were rounded to them, `[rows, kept]` each, and the
+/// steps, `[kept]`.
 struct Said {
     codes: Tensor,
     scaled: Tensor,
+    step: Tensor,
 }
 
 /// The sum of whole numbers or truth values.
@@ -178,6 +178,7 @@ impl Comparison {
             unexplained: 0,
             codes_rounded: 0,
             images_rounded: 0,
+            widest_tie: 0.0,
             names: codecs.iter().map(|codec| codec.site.name.clone()).collect(),
         })
     }
@@ -203,15 +204,17 @@ impl Comparison {
         for (index, said) in said.iter().enumerate() {
             let (Some(said), Some(codes)) = (said, found.codes.get(&self.names[index])) else { continue };
             let channels_last = run.compressor.as_ref().is_some_and(|c| c.codecs[index].site.channels_last);
-            let (wrong, near) = differences(said, codes, channels_last, count)?;
+            let Differences { wrong, ties, widest } = differences(said, codes, channels_last, count)?;
             let judged = same.f_to_kind(Kind::Int64)?;
             let wrong_here = wrong.f_mul(&judged)?;
             let values = said.codes.numel() as i64 / count.max(1);
             self.sites[index].add(&wrong_here, &judged, values)?;
-            let only_near = near.f_gt(0)?.f_logical_and(&wrong.f_eq(0)?)?.f_logical_and(&same)?;
-            self.codes_rounded += sum(&near.f_mul(&only_near.f_to_kind(Kind::Int64)?)?)?;
-            rounded = rounded.f_logical_or(&only_near)?;
-            same = same.f_logical_and(&wrong.f_add(&near)?.f_eq(0)?)?;
+            let only_ties = ties.f_gt(0)?.f_logical_and(&wrong.f_eq(0)?)?.f_logical_and(&same)?;
+            self.codes_rounded += sum(&ties.f_mul(&only_ties.f_to_kind(Kind::Int64)?)?)?;
+            let widest = widest.f_mul(&only_ties.f_to_kind(widest.kind())?)?.f_max()?.f_double_value(&[])?;
+            self.widest_tie = self.widest_tie.max(widest);
+            rounded = rounded.f_logical_or(&only_ties)?;
+            same = same.f_logical_and(&wrong.f_add(&ties)?.f_eq(0)?)?;
         }
         self.images_rounded += sum(&rounded)?;
         self.logits(&wanted, &found.logits, labels, &same, &rounded)?;
@@ -227,7 +230,8 @@ impl Comparison {
             if let Some(index) = compressor.codec_at(site, position) {
                 let codec = &compressor.codecs[index];
                 let scaled = self.plain[index].scaled(&to_rows(value, &codec.site)?)?;
-                said[index] = Some(Said { codes: codec.codes(value, quantizers)?.0, scaled });
+                let step = self.plain[index].step.shallow_clone();
+                said[index] = Some(Said { codes: codec.codes(value, quantizers)?.0, scaled, step });
             }
             compressor.hook(site, position, value, quantizers)
         };
@@ -294,41 +298,45 @@ impl Comparison {
             unexplained: number(self.unexplained),
             codes_rounded: number(self.codes_rounded),
             images_rounded: number(self.images_rounded),
+            widest_tie: self.widest_tie,
         }
     }
 }
 
-/// For each image, how many codes of a site are wrong, and how many fell the other way: `[images]` each, int64.
+/// What differs at a site: `[images]` each.
+struct Differences {
+    /// Codes that are wrong, int64.
+    wrong: Tensor,
+    /// Codes of values that are a tie, int64.
+    ties: Tensor,
+    /// How far the farthest of those ties lies from its boundary, as a part of the scale.
+    widest: Tensor,
+}
+
 fn differences(
     said: &Said,
     codes: &Tensor,
     channels_last: bool,
     images: i64,
-) -> Result<(Tensor, Tensor), LibtorchError> {
-    let Said { codes: wanted, scaled } = said;
+) -> Result<Differences, LibtorchError> {
+    let Said { codes: wanted, scaled, step } = said;
     let values = wanted.numel() as i64 / images.max(1);
     let found = if channels_last || codes.dim() < 3 { codes.shallow_clone() } else { codes.f_movedim_int(1, -1)? };
     let found = found.f_to_kind(Kind::Float)?;
     if found.numel() != wanted.numel() || found.size().last() != wanted.size().last() {
         let all = Tensor::f_full([images], values, (Kind::Int64, wanted.device()))?;
-        return Ok((all.shallow_clone(), all.f_zeros_like()?));
+        let none = all.f_zeros_like()?;
+        return Ok(Differences { wrong: all, widest: none.f_to_kind(Kind::Float)?, ties: none });
     }
     let found = found.f_reshape(wanted.size())?;
     let apart = wanted.f_sub(&found)?;
     let boundary = wanted.f_add(&found)?.f_mul_scalar(0.5)?;
-    let near = scaled.f_sub(&boundary)?.f_abs()?.f_le(ROUNDING)?;
-    let near = near.f_logical_and(&apart.f_abs()?.f_eq(1.0)?)?;
-    let wrong = apart.f_ne(0.0)?.f_logical_and(&near.f_logical_not()?)?;
-    let by_image = |t: Tensor| -> Result<Tensor, LibtorchError> {
-        Ok(t.f_reshape([images, values])?.f_sum_dim_intlist([1_i64].as_slice(), false, Kind::Int64)?)
-    };
-    Ok((by_image(wrong)?, by_image(near)?))
-}
-
-/// The device that an export is run on beside its run: that of the run's network.
-///
-/// # Errors
-/// If libtorch can't list its tensors.
-pub fn device_of(run: &OpenedRun) -> Result<Device, ExportError> {
-    Ok(run.model.network.tensors()?.first().map_or(Device::Cpu, |named| named.tensor.device()))
+    let by_image = |t: &Tensor| t.f_reshape([images, values]);
+    let scale = by_image(&scaled.f_mul(step)?.f_abs()?)?.f_amax([1_i64].as_slice(), true)?;
+    let distance = by_image(&scaled.f_sub(&boundary)?.f_abs()?.f_mul(step)?)?.f_div(&scale)?;
+    let tie = distance.f_le(TIE)?.f_logical_and(&by_image(&apart)?.f_abs()?.f_eq(1.0)?)?;
+    let wrong = by_image(&apart)?.f_ne(0.0)?.f_logical_and(&tie.f_logical_not()?)?;
+    let count = |t: &Tensor| t.f_sum_dim_intlist([1_i64].as_slice(), false, Kind::Int64);
+    let widest = distance.f_where_self(&tie, &distance.f_zeros_like()?)?.f_amax([1_i64].as_slice(), false)?;
+    Ok(Differences { wrong: count(&wrong)?, ties: count(&tie)?, widest })
 }

@@ -133,6 +133,11 @@ impl Baked {
         Ok(baked)
     }
 
+    /// The C++ object, for as long as `self` lives.
+    pub(super) fn handle(&self) -> *const CBaked {
+        self.handle
+    }
+
     /// What was folded.
     pub fn folded(&self) -> &Folded {
         &self.folded

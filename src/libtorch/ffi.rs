@@ -148,6 +148,14 @@ unsafe extern "C" {
         text: *const c_char,
         error: *mut *mut c_char,
     ) -> c_int;
+    pub(super) fn dimbit_baked_list(
+        baked: *const CBaked,
+        images: *const C_tensor,
+        visit: Visit,
+        context: *mut c_void,
+        json: *mut *mut c_char,
+        error: *mut *mut c_char,
+    ) -> c_int;
     pub(super) fn dimbit_baked_free(baked: *mut CBaked);
     pub(super) fn dimbit_extra_file(
         path: *const c_char,

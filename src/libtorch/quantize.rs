@@ -124,7 +124,12 @@ mod tests {
     }
 
     fn measured(case: &Case, kind: Kind) -> Found {
+        measured_on(case, kind, Device::Cpu)
+    }
+
+    fn measured_on(case: &Case, kind: Kind, device: Device) -> Found {
         let channels = [case.step.len() as i64];
+        let tensor = |values: &[f64], shape: &[i64], kind| tensor(values, shape, kind).to_device(device);
         let z = tensor(&case.z, &case.shape, kind).set_requires_grad(true);
         let [step, range, offset] = [&case.step, &case.range, &case.offset].map(|v| tensor(v, &channels, kind));
         let (step, range) = (step.set_requires_grad(true), range.set_requires_grad(true));
@@ -242,6 +247,27 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    #[ignore = "needs a CUDA device: cargo test --release --lib -- --ignored cuda"]
+    fn cuda_follows_the_same_formulas() {
+        let random = [vec![2, 3, 5], vec![64, 7], vec![1, 300], vec![4, 12, 12, 64], vec![0, 3]];
+        for (seed, shape) in (0..).zip(random) {
+            for signed in [false, true] {
+                let case = random_case(shape.clone(), signed, seed);
+                let terms = case.z.len() as f64;
+                let found = measured_on(&case, Kind::Float, Device::Cuda(0));
+                // The tolerances of `both_paths_follow_the_formulas`.
+                assert_close(&found, &closed_form(&case), 9.0 * 4.0 * 2_f64.powi(-24), 2e-5 * terms);
+            }
+        }
+        let edges = [-3.25, -3.0, -2.75, -0.75, -0.25, -0.0, 0.0, 0.25, 0.75, 2.75, 3.0, 3.25, f64::INFINITY, f64::NAN];
+        for (signed, range) in [(false, 3.0), (true, 3.0), (true, 2.75), (true, 0.0)] {
+            let case = exact(&edges, 0.5, range, 0.25, signed);
+            let (found, on_cpu) = (measured_on(&case, Kind::Float, Device::Cuda(0)), measured(&case, Kind::Float));
+            assert_close(&found, &on_cpu, 0.0, 0.0);
         }
     }
 

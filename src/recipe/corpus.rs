@@ -1,4 +1,5 @@
-//! Wrong recipes, each with the findings that it must give: code, line and column, and words of message or help.
+//! Wrong recipes, each with the findings that it must give: code, line and column, and words of message or help; and, as
+//! snapshots, the whole of what a user sees of each.
 
 use super::extends_tests::Files;
 use super::tests::VALID;
@@ -173,9 +174,38 @@ const CASES: &[Case] = &[
         (8, 3),
         &["belongs in the top level"],
     ),
+    // Shares of a stage, and patterns of sites.
+    case("warmup: 1ep", "warmup: 120%", "bad-length", (24, 13), &["a length or a percentage, found `120%`", "`5%`"]),
+    case("warmup: 1ep", "warmup: 5 %", "bad-length", (24, 13), &["without a space"]),
+    case("warmup: 1ep", "warmup: 100%", "warmup-too-long", (24, 13), &["(100%) must be shorter than the stage (8ep)"]),
+    case("warmup: 1ep", "warmup: 0.1", "wrong-type", (24, 13), &["a length or a percentage, found the number `0.1`"]),
+    case("length: 8ep", "length: 50%", "bad-length", (22, 13), &["must be a length, found `50%`"]),
+    case("include: [\"*\"]", "include: [/layer(/]", "bad-pattern", (18, 13), &["unclosed group", "`layer4.*`"]),
+    case("include: [\"*\"]", "include: ['']", "bad-pattern", (18, 13), &["it is empty"]),
+    case("exclude: []", "exclude: [/layer4]", "bad-pattern", (19, 13), &["between two slashes"]),
+    // More of each kind.
+    case("momentum: 0.9", "momentum: -0.1", "out-of-range", (25, 15), &["at least 0 and less than 1"]),
+    case("eval_batch_size: 250", "eval_batch_size: 0", "out-of-range", (12, 20), &["at least 1 and at most 65536"]),
+    case("transform: auto", "transform: fourier", "unknown-value", (31, 16), &["`auto`, `pca`, `block`, `none`"]),
+    case("placement: before", "placement: befor", "unknown-value", (32, 16), &["did you mean `before`?"]),
+    case("target_bits: 2.16", "target_bits: two", "wrong-type", (37, 18), &["must be a number, found the text `two`"]),
+    case("length: 3ep", "length: 1.5st", "bad-length", (45, 13), &["found `1.5st`"]),
+    case("version: 1", "version: one", "wrong-type", (1, 10), &["must be a whole number"]),
+    case("label_smoothing: 0.0", "label_smoothing: 1", "out-of-range", (27, 22), &["less than 1"]),
+    case(
+        "crop_padding: 2",
+        "crop_padding: 2px",
+        "wrong-type",
+        (13, 17),
+        &["must be a whole number, found the text `2px`"],
+    ),
+    case("    length: 3ep", "\tlength: 3ep", "syntax", (44, 12), &["found a tab", "by spaces (no tabs)"]),
     case("length: 8ep", "length: \"8ep", "syntax", (22, 13), &["not valid YAML"]),
     case("seed: 7", "seed: 7: 8", "syntax", (3, 8), &["not valid YAML"]),
 ];
+
+/// Between two outputs of a snapshot.
+const RULE: &str = "----------------------------------------";
 
 fn position(finding: &Finding) -> (usize, usize) {
     (finding.line.unwrap_or(0), finding.column.unwrap_or(0))
@@ -256,6 +286,7 @@ fn every_wrong_recipe_of_photographs_gives_its_finding_at_its_place() {
 #[test]
 fn every_wrong_recipe_gives_its_finding_at_its_place() {
     let mut wrong = Vec::new();
+    let mut shown = String::new();
     for case in CASES {
         assert!(VALID.contains(case.from), "{}", case.from);
         let text = VALID.replacen(case.from, case.to, 1);
@@ -268,8 +299,68 @@ fn every_wrong_recipe_gives_its_finding_at_its_place() {
         if !right || error.findings.len() != 1 {
             wrong.push(format!("{:?} -> {:?}:\n{all}", case.from, case.to));
         }
+        shown += &format!("{}\n->\n{}\n\n{all}\n\n{RULE}\n\n", case.from, case.to);
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+    insta::assert_snapshot!("wrong_recipes", shown);
+}
+
+/// What stands before each of [`VARIABLES`]: three lines.
+const HEAD: &str = "version: 1\nmodel: {path: m.pt, input: 1x28x28}\ndata: {kind: idx, path: d}\n";
+/// Stages of a right form.
+const STAGES: &str = "\nstages: [{stage: train, length: 1ep}]\n";
+
+/// The rest of a recipe, and the one finding that it leads to.
+type Variables = (&'static str, &'static str, (usize, usize), &'static [&'static str]);
+
+const VARIABLES: &[Variables] = &[
+    (
+        "vars: {bits: 2, epochs: 3}\nstages:\n  - stage: calibrate\n  - stage: search\n    length: 1ep\n    target_bits: ${bist}",
+        "unknown-variable",
+        (9, 18),
+        &["there is no variable `bist`", "did you mean `bits`?", "`bits`, `epochs`"],
+    ),
+    ("stages:\n  - stage: train\n    length: ${n}ep", "unknown-variable", (6, 13), &["has no variables", "at its top"]),
+    ("name: \"${}\"\nvars: {a: 1}", "unknown-variable", (4, 7), &["no variable ``", "variables: `a`"]),
+    ("vars: 5", "wrong-type", (4, 7), &["`vars` must be a mapping", "found the number `5`"]),
+    ("vars: [a]", "wrong-type", (4, 1), &["found a list"]),
+    ("vars:", "wrong-type", (4, 1), &["found nothing"]),
+    ("vars: {a: [1]}", "wrong-type", (4, 8), &["`a` must be a single value, found a list"]),
+    ("vars: {a: }", "wrong-type", (4, 8), &["found nothing"]),
+    ("vars: {1a: 2}", "bad-variable", (4, 8), &["`1a` is no name", "begins with a letter"]),
+    ("vars: {a: \"${b}\", b: 1}", "bad-variable", (4, 11), &["`a` refers to another one"]),
+    ("vars: {a: 1, a: 2}", "duplicate-key", (4, 14), &["`a`"]),
+    ("name: x${a\nvars: {a: 1}", "bad-variable", (4, 7), &["`${` without its `}`", "`$${`"]),
+    (
+        "seed: ${s}\nvars: {s: soon}",
+        "wrong-type",
+        (4, 7),
+        &["found the text `soon`", "`${s}` is `soon`, from x.yaml:5:11"],
+    ),
+    ("seed: ${s}\nvars: {s: -1}", "out-of-range", (4, 7), &["at least 0", "`${s}` is `-1`, from x.yaml:5:11"]),
+    ("device: cuda:${n}\nvars: {n: x}", "bad-device", (4, 9), &["found `cuda:x`", "from x.yaml:5:11"]),
+    ("name: {a: ${b}}", "syntax", (4, 12), &["around `${name}` within"]),
+    ("sites: {include: [\"${site}\"]}\nvars: {site: /a(/}", "bad-pattern", (4, 19), &["unclosed group"]),
+];
+
+#[test]
+fn every_wrong_variable_gives_its_finding_at_its_place() {
+    let mut wrong = Vec::new();
+    let mut shown = String::new();
+    for &(rest, code, at, says) in VARIABLES {
+        let text = format!("{HEAD}{rest}{}", if rest.contains("stages:") { "\n" } else { STAGES });
+        let error = Recipe::parse(&text, "x.yaml", &[]).unwrap_err();
+        let right = error.findings.iter().any(|finding| {
+            (finding.code, position(finding)) == (code, at)
+                && says.iter().all(|words| finding.to_string().contains(words))
+        });
+        if !right || error.findings.len() != 1 {
+            wrong.push(format!("{rest:?}:\n{error}"));
+        }
+        shown += &format!("{rest}\n\n{error}\n\n{RULE}\n\n");
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+    insta::assert_snapshot!("wrong_variables", shown);
 }
 
 /// A text of `x.yaml` beside [`BESIDE`], and the one finding that it leads to: code, file (`x.yaml` or a base), place, words.
@@ -360,7 +451,10 @@ const BESIDE: &[(&str, &str)] = &[
 #[test]
 fn every_wrong_recipe_with_a_base_gives_its_finding_in_its_file() {
     let files = Files::new(BESIDE);
+    let folder = files.at("");
+    let real = std::fs::canonicalize(&folder).unwrap();
     let mut wrong = Vec::new();
+    let mut shown = String::new();
     for &(text, code, file, at, says) in EXTENDING {
         let error = files.parse(text, &[]).unwrap_err();
         let right = error.findings.iter().any(|finding| {
@@ -371,8 +465,12 @@ fn every_wrong_recipe_with_a_base_gives_its_finding_in_its_file() {
         if !right || error.findings.len() != 1 {
             wrong.push(format!("{text:?}:\n{error}"));
         }
+        let error = error.to_string().replace(folder.to_str().unwrap(), "");
+        let error = error.replace(&format!("{}/", real.display()), "");
+        shown += &format!("{text}\n\n{error}\n\n{RULE}\n\n");
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+    insta::assert_snapshot!("wrong_bases", shown);
 }
 
 #[test]

@@ -103,6 +103,13 @@ impl Node {
         entries.iter().find(|entry| entry.key == key).map(|entry| &entry.node)
     }
 
+    /// Takes a key out of a mapping.
+    pub(super) fn take(&mut self, key: &str) -> Option<Self> {
+        let Value::Mapping(entries) = &mut self.value else { return None };
+        let index = entries.iter().position(|entry| entry.key == key)?;
+        Some(entries.remove(index).node)
+    }
+
     /// The items of a list; none if this is no list.
     pub(super) fn items(&self) -> &[Self] {
         match &self.value {
@@ -251,7 +258,7 @@ impl<'a> Reader<'a> {
                 self.place(Span::empty(*error.marker())),
                 "syntax",
                 format!("not valid YAML: {}", error.info()),
-                Some("YAML indents by spaces (no tabs), writes `key: value`, and wants quotes around text with `: ` or ` #` in it".into()),
+                Some("YAML indents by spaces (no tabs), writes `key: value`, and wants quotes around text with `: ` or ` #` in it, and around `${name}` within `[]` or `{}`".into()),
             ))),
             None => Ok((Event::StreamEnd, Span::default())),
         }

@@ -1,7 +1,9 @@
 //! A recipe in words: its timeline as a table, and the budget over the search as a plot.
 
 use super::language::Recipe;
-use super::stage::{CalibrateStage, SearchStage, Stage};
+use super::sites::SitePattern;
+use super::stage::{CalibrateStage, SearchStage, Stage, TrainStage};
+use super::values::Portion;
 
 /// Characters of the plot's longest bar.
 const PLOT_WIDTH: f64 = 48.0;
@@ -43,8 +45,17 @@ fn header(recipe: &Recipe, images: Option<usize>, steps_per_epoch: Option<usize>
     )
 }
 
-fn patterns(patterns: &[String]) -> String {
-    if patterns.is_empty() { "none".into() } else { patterns.join(" ") }
+fn patterns(patterns: &[SitePattern]) -> String {
+    let texts: Vec<&str> = patterns.iter().map(SitePattern::text).collect();
+    if texts.is_empty() { "none".into() } else { texts.join(" ") }
+}
+
+/// The warm-up as it is written and, for a share, what it comes to.
+fn warmup(stage: &TrainStage) -> String {
+    match stage.warmup {
+        Portion::Length(length) => length.to_string(),
+        share @ Portion::Percent(_) => format!("{share} ({})", share.of(stage.length)),
+    }
 }
 
 fn timeline(recipe: &Recipe, steps_per_epoch: Option<usize>) -> String {
@@ -63,7 +74,7 @@ fn timeline(recipe: &Recipe, steps_per_epoch: Option<usize>) -> String {
                 if stage.warmup.is_zero() {
                     format!("{} to 0", stage.learning_rate)
                 } else {
-                    format!("{} to 0, warm-up {}", stage.learning_rate, stage.warmup)
+                    format!("{} to 0, warm-up {}", stage.learning_rate, warmup(stage))
                 },
                 "float".into(),
             ),
@@ -71,7 +82,10 @@ fn timeline(recipe: &Recipe, steps_per_epoch: Option<usize>) -> String {
             Stage::Search(stage) => (
                 stage.length.to_string(),
                 format!("{} to 0, quantizers {}", stage.learning_rate, stage.quantizer_learning_rate),
-                format!("{} to {} bits, {}", stage.start_bits, stage.target_bits, stage.anneal),
+                match stage.start_bits {
+                    Some(start) => format!("{start} to {} bits, {}", stage.target_bits, stage.anneal),
+                    None => format!("{} bits", stage.target_bits),
+                },
             ),
             Stage::Finetune(stage) => (
                 stage.length.to_string(),
@@ -108,14 +122,15 @@ fn table<const N: usize>(rows: &[[String; N]]) -> String {
 }
 
 fn budget(search: &SearchStage) -> String {
-    let mut text = format!(
-        "budget over the search, bits per value ({}, from {} to {})\n",
-        search.anneal, search.start_bits, search.target_bits
-    );
+    let (start, target) = (search.first_bits(), search.target_bits);
+    if start == target {
+        return format!("budget over the search: {target} bits per value from the first step to the last\n");
+    }
+    let mut text = format!("budget over the search, bits per value ({}, from {start} to {target})\n", search.anneal);
     for percent in (0..=100).step_by(10) {
         let part = f64::from(percent) / 100.0;
-        let bits = search.anneal.budget(search.start_bits, search.target_bits, part);
-        let bar = "#".repeat((bits / search.start_bits * PLOT_WIDTH).round() as usize);
+        let bits = search.anneal.budget(start, target, part);
+        let bar = "#".repeat((bits / start * PLOT_WIDTH).round() as usize);
         text.push_str(&format!("{percent:>4} %  {bits:>5.2}  {bar}\n"));
     }
     text
@@ -150,6 +165,8 @@ mod tests {
         assert!(!explain(&load(float), Some(10)).contains("budget"));
         // As it runs: at its target after 85 % of the search.
         assert!(bits[9] == 2.16 && bits[8] > 2.16, "{bits:?}");
+        let still = explain(&load(&VALID.replace("    start_bits: 8\n", "")), None);
+        assert!(still.contains("2.16 bits per value from the first step") && !still.contains('#'), "{still}");
     }
 
     #[test]

@@ -121,7 +121,7 @@ impl Chain {
                 self.problems.extend(form::check(&root));
                 return None;
             }
-            let extends = take(&mut root, "extends");
+            let extends = root.take("extends");
             documents.push(root);
             let Some(extends) = extends else { return Some(documents) };
             (text, origin) = self.base(&extends)?;
@@ -213,11 +213,4 @@ impl Chain {
             recipes => format!("for example {}; {START}", listed(recipes.iter().map(String::as_str))),
         }
     }
-}
-
-/// Takes a key out of a mapping.
-fn take(node: &mut Node, key: &str) -> Option<Node> {
-    let Value::Mapping(entries) = &mut node.value else { return None };
-    let index = entries.iter().position(|entry| entry.key == key)?;
-    Some(entries.remove(index).node)
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::document::{Node, Place};
+use super::vars::Put;
 
 /// The widest part of a source line that is shown, in characters.
 const WIDEST_LINE: usize = 160;
@@ -145,11 +146,13 @@ pub struct Source {
     files: Vec<SourceFile>,
     overrides: Vec<String>,
     pub(super) root: Node,
+    /// What came from variables.
+    pub(super) put: Vec<Put>,
 }
 
 impl Source {
     pub(super) fn new(files: Vec<SourceFile>, overrides: Vec<String>, root: Node) -> Self {
-        Self { files, overrides, root }
+        Self { files, overrides, root, put: Vec::new() }
     }
 
     /// The recipe file's name, as it was given.
@@ -192,7 +195,16 @@ impl Source {
         Diagnostics { omitted, findings: problems.into_iter().map(|problem| self.tie(problem)).collect() }
     }
 
-    fn tie(&self, problem: Problem) -> Finding {
+    fn tie(&self, mut problem: Problem) -> Finding {
+        for put in self.put.iter().filter(|put| put.at == problem.place) {
+            let from = match put.from {
+                Place::Text { file, line, column, .. } => format!("{}:{line}:{column}", self.files[file].name),
+                Place::Override(index) => format!("--set {}", shown(&self.overrides[index])),
+            };
+            let note = format!("`${{{}}}` is `{}`, from {from}", put.name, put.value);
+            problem.help =
+                Some(problem.help.map_or(note.clone(), |help| format!("{}; {note}", help.trim_end_matches('.'))));
+        }
         let (name, position) = match problem.place {
             Place::Text { file, line, column, length } => {
                 (self.files[file].name.clone(), Some((file, line, column, length)))

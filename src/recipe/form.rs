@@ -10,7 +10,8 @@ use super::document::{Entry, Node, Place, Scalar, Value};
 use super::findings::{Problem, listed, nearest_word, shown};
 use super::questions::{Range, branches, catalog, constant, keys, strings, words};
 use super::schema::complete;
-use super::values::{Device, InputShape, Length, ValueError};
+use super::sites::SitePattern;
+use super::values::{Device, InputShape, Length, Portion, ValueError};
 
 static SCHEMA: LazyLock<Json> = LazyLock::new(complete);
 static CATALOG: LazyLock<Vec<(String, Vec<&str>)>> = LazyLock::new(|| catalog(&SCHEMA));
@@ -244,8 +245,10 @@ impl Form {
                 }
                 parsed => parsed.map(|_| ()),
             },
+            Some("portion") => text.parse::<Portion>().map(|_| ()),
             Some("shape") => text.parse::<InputShape>().map(|_| ()),
             Some("device") => text.parse::<Device>().map(|_| ()),
+            Some("site-pattern") => text.parse::<SitePattern>().map(|_| ()),
             _ => Ok(()),
         };
         if text.chars().any(breaks_lines) {
@@ -264,10 +267,16 @@ impl Form {
     fn bad_text(&mut self, node: &Node, text: &str, error: &ValueError, spot: &Spot) {
         let what = match error {
             ValueError::Length { .. } => "a length",
+            ValueError::Portion { .. } => "a length or a percentage",
             ValueError::Shape { .. } => "an input shape",
             ValueError::Device { .. } => "a device",
+            ValueError::Pattern { .. } => "a pattern of site names",
         };
-        let message = format!("{} must be {what}, found `{}`", spot.name, shown(text));
+        let reason = match error {
+            ValueError::Pattern { reason, .. } => format!(": {}", shown(reason)),
+            _ => String::new(),
+        };
+        let message = format!("{} must be {what}, found `{}`{reason}", spot.name, shown(text));
         let help = Some(error.help().into());
         self.say(node.place, error.code(), &spot.path, message, help);
     }
@@ -306,6 +315,7 @@ impl Form {
         };
         let expected = match (first, schema["format"].as_str()) {
             (Some("string"), Some("length" | "positive-length")) => "a length",
+            (Some("string"), Some("portion")) => "a length or a percentage",
             (Some("string"), Some("shape")) => "an input shape",
             (Some("string"), Some("device")) => "a device",
             (Some("string"), _) => TEXT,

@@ -414,7 +414,9 @@ impl Recipe {
     /// The whole recipe as YAML: every key explicit, every path absolute. Loads again to an equal recipe.
     pub fn resolved_yaml(&self) -> String {
         // Nothing in a recipe fails to serialize: it has plain values and string keys alone.
-        serde_yaml::to_string(self).expect("a recipe serializes")
+        let text = serde_yaml::to_string(self).expect("a recipe serializes");
+        // What is no variable any more must not be read as one.
+        text.replace("${", "$${")
     }
 
     /// Replaces every path by what `resolve` makes of its key and itself.

@@ -1,12 +1,13 @@
 //! Recipes: YAML in, a typed and validated [`Recipe`] out, or every finding at once with its place.
 //!
-//! A recipe is read in five passes, and the findings of all of them come together:
+//! A recipe is read in six passes, and the findings of all of them come together:
 //!
 //! 1. the text becomes a tree that knows the place of everything, and so do those of the files that it `extends`;
 //! 2. each is laid over its base, and [`Override`]s are set in the whole;
-//! 3. the tree is checked against the JSON Schema that is made from the types: keys, types, words, ranges;
-//! 4. the order of the stages and the relations between values are checked;
-//! 5. without findings, serde makes the [`Recipe`].
+//! 3. variables (`vars`) are put where `${name}` stands;
+//! 4. the tree is checked against the JSON Schema that is made from the types: keys, types, words, ranges;
+//! 5. the order of the stages and the relations between values are checked;
+//! 6. without findings, serde makes the [`Recipe`].
 //!
 //! What needs the model or the data is checked elsewhere and tied to the text by [`Source::finding`].
 
@@ -21,6 +22,7 @@ mod extends_tests;
 mod file;
 mod findings;
 mod form;
+mod keys;
 mod language;
 mod merge;
 mod overrides;
@@ -29,11 +31,13 @@ mod properties;
 mod questions;
 mod rules;
 mod schema;
+mod shipped;
 mod sites;
 mod stage;
 #[cfg(test)]
 mod tests;
 mod values;
+mod vars;
 
 use std::path::Path;
 
@@ -45,17 +49,19 @@ use file::FileError;
 use findings::Problem;
 pub(crate) use findings::nearest_word;
 pub use findings::{Diagnostics, Finding, Source};
+pub use keys::keys_page;
 pub use language::{
     Data, FolderData, IdxData, Interpolation, Mode, Model, Photographs, Recipe, ShardData, SyntheticData,
 };
 pub use overrides::{Override, OverrideError};
 pub use schema::schema;
-pub use sites::{SitePatterns, UnmatchedPattern};
+pub use shipped::{NotShipped, SCHEMA_FILE, SHIPPED, Shipped};
+pub use sites::{SitePattern, SitePatterns, UnmatchedPattern};
 pub use stage::{
     BasisLearning, BatchNorm, CalibrateStage, FinetuneStage, InitialRanges, PartitionRule, Placement, Retraining,
     SearchStage, Stage, TrainStage, Transform,
 };
-pub use values::{Device, InputShape, Length, ValueError};
+pub use values::{Device, InputShape, Length, Portion, ValueError};
 
 /// A recipe and where everything in it stands.
 #[derive(Debug, Clone)]
@@ -105,8 +111,12 @@ fn parse_at(text: String, path: &Path, overrides: &[Override]) -> Result<Loaded,
     let root = root.unwrap_or_else(|| Node::null(Place::start(0)));
     let mut source = Source::new(files, shown, root);
     if whole {
+        let variables = vars::names(&source.root);
         problems.extend(overrides::apply(&mut source.root, overrides));
-        let form = form::check(&source.root);
+        let substituted = vars::substitute(&mut source.root, &variables);
+        source.put = substituted.put;
+        let mut form = substituted.problems;
+        form.extend(form::check(&source.root));
         problems.extend(rules::check(&source.root, &form));
         problems.extend(form);
     }

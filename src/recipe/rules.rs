@@ -175,7 +175,7 @@ fn relation(stage: &Stage) -> Option<Relation> {
     match stage {
         Stage::Train(stage) => {
             let (length, warmup) = (stage.length, stage.warmup);
-            let too_long = match (warmup, length) {
+            let too_long = match (warmup.of(length), length) {
                 (Epochs(warmup), Epochs(length)) => warmup >= length,
                 (Steps(warmup), Steps(length)) => warmup >= length,
                 // Across units only the number of images can tell.
@@ -190,11 +190,11 @@ fn relation(stage: &Stage) -> Option<Relation> {
                 )
             })
         }
-        Stage::Search(stage) if stage.start_bits < stage.target_bits => Some((
+        Stage::Search(stage) if stage.first_bits() < stage.target_bits => Some((
             "start_bits",
             "bits-order",
-            format!("`start_bits` ({}) is below `target_bits` ({})", stage.start_bits, stage.target_bits),
-            "the budget falls from `start_bits` to `target_bits`; leave `start_bits` out to start at 8".into(),
+            format!("`start_bits` ({}) is below `target_bits` ({})", stage.first_bits(), stage.target_bits),
+            "the budget falls from `start_bits` to `target_bits`; leave `start_bits` out to start at the target".into(),
         )),
         Stage::Calibrate(stage) => calibration(stage),
         _ => None,

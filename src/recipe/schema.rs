@@ -3,7 +3,8 @@
 use serde_json::{Map, Value as Json, json};
 
 use super::language::type_schema;
-use super::questions::{branches, constant};
+use super::questions::{branches, constant, words};
+use super::vars::VARS;
 
 /// The JSON Schema (draft 2020-12) of a recipe's file, for editors.
 ///
@@ -12,22 +13,64 @@ use super::questions::{branches, constant};
 /// `positive-length`, `shape` and `device`, and under `x-why` the reason for a range.
 pub fn schema() -> Json {
     let complete = complete();
-    let extending = extending(&complete);
+    let extending = with_variables(&extending(&complete));
     let mut schema = Map::new();
     for key in ["$schema", "title", "description", "type"] {
         schema.insert(key.into(), complete[key].clone());
     }
     // Here, too: an editor offers it before it is there.
-    schema.insert("properties".into(), json!({ "extends": complete["properties"]["extends"] }));
+    let offered = json!({ "extends": complete["properties"]["extends"], VARS: complete["properties"][VARS] });
+    schema.insert("properties".into(), offered);
     schema.insert("if".into(), json!({ "required": ["extends"] }));
     schema.insert("then".into(), extending);
-    schema.insert("else".into(), without(&complete, &["$schema", "title", "description"]));
+    let whole = without(&complete, &["$schema", "title", "description"]);
+    schema.insert("else".into(), with_variables(&whole));
     Json::Object(schema)
+}
+
+/// The same schema, with a text that has a variable in it allowed wherever a value of another form is asked for.
+fn with_variables(schema: &Json) -> Json {
+    let Some(entries) = schema.as_object() else { return schema.clone() };
+    let kind = schema.get("const").is_some();
+    let words = !kind && !words(schema).is_empty();
+    let plain = ["integer", "number", "boolean"];
+    let is = |names: &[&str]| match &schema["type"] {
+        Json::Array(types) => types.iter().any(|t| t.as_str().is_some_and(|t| names.contains(&t))),
+        one => one.as_str().is_some_and(|t| names.contains(&t)),
+    };
+    let formed = is(&["string"]) && (schema.get("pattern").is_some() || schema.get("format").is_some());
+    if words || (!kind && is(&plain)) || formed {
+        let mut either = Map::new();
+        for key in ["description", "default", "examples"] {
+            if let Some(value) = schema.get(key) {
+                either.insert(key.into(), value.clone());
+            }
+        }
+        let variable = json!({ "type": "string", "pattern": "\\$\\{[A-Za-z][A-Za-z0-9_]*\\}" });
+        either.insert("anyOf".into(), json!([without(schema, &["description", "default", "examples"]), variable]));
+        return Json::Object(either);
+    }
+    let changed = entries.iter().map(|(key, value)| {
+        let value = match (key.as_str(), value) {
+            ("properties" | "patternProperties", Json::Object(below)) => {
+                let free = |name: &str| key == "properties" && (name == VARS || name == "extends");
+                below
+                    .iter()
+                    .map(|(name, below)| (name.clone(), if free(name) { below.clone() } else { with_variables(below) }))
+                    .collect()
+            }
+            ("oneOf" | "anyOf", Json::Array(all)) => all.iter().map(with_variables).collect(),
+            ("items", below) => with_variables(below),
+            _ => value.clone(),
+        };
+        (key.clone(), value)
+    });
+    Json::Object(changed.collect())
 }
 
 /// The schema of a complete recipe, which the form of every recipe is checked against after it is put together.
 ///
-/// `extends` is gone by then; here it makes the key known wherever keys are named.
+/// `extends` and `vars` are gone by then; here they make the keys known wherever keys are named.
 pub(super) fn complete() -> Json {
     let mut schema = type_schema();
     let types = schema["properties"].take();
@@ -39,6 +82,15 @@ pub(super) fn complete() -> Json {
             "type": "string",
             "minLength": 1,
             "examples": ["base.yaml"]
+        }),
+    );
+    properties.insert(
+        VARS.into(),
+        json!({
+            "description": "Variables: `${name}` anywhere in the recipe is replaced by the value of that name, which a recipe that extends this one, or `--set vars.name=VALUE`, may change. Default: none.",
+            "type": "object",
+            "additionalProperties": { "type": ["number", "string", "boolean"] },
+            "examples": ["{bits: 2.16}"]
         }),
     );
     if let Json::Object(types) = types {
@@ -53,6 +105,7 @@ fn extending(complete: &Json) -> Json {
     let mut schema = without(&partial(complete), &["$schema", "title", "description"]);
     let properties = &mut schema["properties"];
     properties["extends"] = complete["properties"]["extends"].clone();
+    properties[VARS]["anyOf"][0]["additionalProperties"]["type"] = json!(["number", "string", "boolean", "null"]);
     let list = &complete["properties"]["stages"];
     let (tag, kinds) = branches(&list["items"]).unwrap_or_default();
     let patches: Map<String, Json> =

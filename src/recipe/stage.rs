@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::anneal::Anneal;
-use super::values::Length;
+use super::values::{Length, Portion};
 
 /// One stage of the timeline; its kind is the key `stage`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -56,9 +56,10 @@ pub struct TrainStage {
     #[serde(default = "defaults::train_learning_rate")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub learning_rate: f64,
-    /// How long the learning rate rises linearly from 0, as a length; shorter than `length`. Default: `0ep`.
+    /// How long the learning rate rises linearly from 0: a length, or a share of the stage (`5%`); shorter than `length`.
+    /// Default: `0ep`.
     #[serde(default = "defaults::warmup")]
-    pub warmup: Length,
+    pub warmup: Portion,
     /// Momentum of the gradient descent, from 0 to below 1. Default: 0.9.
     #[serde(default = "defaults::momentum")]
     #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
@@ -155,7 +156,7 @@ impl Default for CalibrateStage {
     }
 }
 
-/// Search: the bit-widths are learned while the budget falls from `start_bits` to `target_bits`.
+/// Search: the bit-widths are learned under a budget, which may fall from `start_bits` to `target_bits`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SearchStage {
@@ -169,11 +170,12 @@ pub struct SearchStage {
         example = 2.16
     )]
     pub target_bits: f64,
-    /// Budget at the start, in bits per value; from `target_bits` to 8. Default: 8.
-    #[serde(default = "defaults::start_bits")]
+    /// Budget at the start, in bits per value; from `target_bits` to 8. Default: `target_bits`, the same budget from the
+    /// first step to the last.
+    #[serde(default)]
     #[schemars(range(max = 8), extend("exclusiveMinimum" = 0, "x-why" = WHY_BITS))]
-    pub start_bits: f64,
-    /// Curve by which the budget falls over the stage. Default: `exponential`.
+    pub start_bits: Option<f64>,
+    /// Curve by which the budget falls from `start_bits` to `target_bits`. Default: `exponential`.
     #[serde(default)]
     pub anneal: Anneal,
     /// Highest learning rate of the weights, falling to 0 by a cosine; 0 keeps them as they are. Default: 0.01.
@@ -216,7 +218,7 @@ impl SearchStage {
         Self {
             length,
             target_bits,
-            start_bits: defaults::start_bits(),
+            start_bits: None,
             anneal: Anneal::default(),
             learning_rate: defaults::learning_rate(),
             momentum: defaults::momentum(),
@@ -227,6 +229,11 @@ impl SearchStage {
             entropy_weight: 0.0,
             revival: defaults::revival(),
         }
+    }
+
+    /// Budget at the start, in bits per value.
+    pub fn first_bits(&self) -> f64 {
+        self.start_bits.unwrap_or(self.target_bits)
     }
 }
 
@@ -397,22 +404,19 @@ pub enum BatchNorm {
 
 /// The values of keys that are left out.
 mod defaults {
-    use super::Length;
+    use super::{Length, Portion};
 
     pub(super) fn train_learning_rate() -> f64 {
         0.05
     }
-    pub(super) fn warmup() -> Length {
-        Length::Epochs(0.0)
+    pub(super) fn warmup() -> Portion {
+        Portion::Length(Length::Epochs(0.0))
     }
     pub(super) fn momentum() -> f64 {
         0.9
     }
     pub(super) fn weight_decay() -> f64 {
         5e-4
-    }
-    pub(super) fn start_bits() -> f64 {
-        8.0
     }
     pub(super) fn learning_rate() -> f64 {
         0.01

@@ -28,11 +28,25 @@ pub enum ValueError {
         /// The text as given.
         text: String,
     },
+    /// Neither a length nor a percentage from 0 to 100.
+    #[error("`{text}` is neither a length nor a percentage")]
+    Portion {
+        /// The text as given.
+        text: String,
+    },
     /// Not one of the device names.
     #[error("`{text}` is not a device")]
     Device {
         /// The text as given.
         text: String,
+    },
+    /// An empty pattern, or a regular expression that is none.
+    #[error("`{text}` is not a pattern of site names: {reason}")]
+    Pattern {
+        /// The text as given.
+        text: String,
+        /// What is wrong with it.
+        reason: String,
     },
 }
 
@@ -42,7 +56,9 @@ impl ValueError {
         match self {
             Self::Length { .. } => "bad-length",
             Self::Shape { .. } => "bad-shape",
+            Self::Portion { .. } => "bad-length",
             Self::Device { .. } => "bad-device",
+            Self::Pattern { .. } => "bad-pattern",
         }
     }
 
@@ -55,7 +71,13 @@ impl ValueError {
             Self::Shape { .. } => {
                 "write channels, height and width as `CxHxW`, for example `3x32x32`; each from 1 to 65536"
             }
+            Self::Portion { .. } => {
+                "write epochs as `1ep`, steps as `100st`, or a share of the stage as `5%` (from 0 to 100), without a space"
+            }
             Self::Device { .. } => "write `auto`, `cpu`, `cuda` or `cuda:N`, for example `cuda:1`",
+            Self::Pattern { .. } => {
+                "write a glob (`layer4.*`), or a regular expression between slashes (`/^layer[34]\\./`); `dimbit inspect` lists the sites"
+            }
         }
     }
 }
@@ -124,6 +146,61 @@ impl fmt::Display for Length {
         match self {
             Self::Epochs(epochs) => write!(f, "{epochs}ep"),
             Self::Steps(steps) => write!(f, "{steps}st"),
+        }
+    }
+}
+
+/// A part of a stage: a length of its own (`1ep`, `100st`), or a share of the stage's length (`5%`).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Portion {
+    /// So long, whatever the stage's length.
+    Length(Length),
+    /// Percent of the stage's length, from 0 to 100.
+    Percent(f64),
+}
+
+impl Portion {
+    /// The length of this part of a stage of length `stage`, in the stage's unit if it is a share.
+    pub fn of(self, stage: Length) -> Length {
+        match (self, stage) {
+            (Self::Length(length), _) => length,
+            (Self::Percent(percent), Length::Epochs(epochs)) => Length::Epochs(epochs * percent / 100.0),
+            (Self::Percent(percent), Length::Steps(steps)) => {
+                Length::Steps((steps as f64 * percent / 100.0).ceil() as u64)
+            }
+        }
+    }
+
+    /// Whether this is no time at all.
+    pub fn is_zero(self) -> bool {
+        match self {
+            Self::Length(length) => length.is_zero(),
+            Self::Percent(percent) => percent == 0.0,
+        }
+    }
+}
+
+impl FromStr for Portion {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let percent = || {
+            let digits = text.strip_suffix('%')?;
+            let plain = digits.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+            let percent = digits.parse::<f64>().ok()?;
+            (plain && percent <= 100.0).then_some(Self::Percent(percent))
+        };
+        let length = || text.parse().ok().map(Self::Length);
+        percent().or_else(length).ok_or_else(|| ValueError::Portion { text: text.into() })
+    }
+}
+
+impl fmt::Display for Portion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Length(length) => length.fmt(f),
+            Self::Percent(percent) => write!(f, "{percent}%"),
         }
     }
 }
@@ -230,11 +307,19 @@ macro_rules! text_value {
     };
 }
 
+pub(super) use text_value;
+
 text_value!(Length, {
     "type": "string",
     "format": "length",
     "pattern": "^([0-9]+(\\.[0-9]*)?|\\.[0-9]+)ep$|^[0-9]+st$",
     "examples": ["8ep", "1200st"]
+});
+text_value!(Portion, {
+    "type": "string",
+    "format": "portion",
+    "pattern": "^([0-9]+(\\.[0-9]*)?|\\.[0-9]+)(ep|%)$|^[0-9]+st$",
+    "examples": ["5%", "1ep", "100st"]
 });
 text_value!(InputShape, {
     "type": "string",
@@ -285,6 +370,22 @@ mod tests {
         assert_eq!(Length::Steps(126).epochs(63), 2.0);
         assert_eq!(Length::Steps(7).steps(63), 7);
         assert!(Length::Epochs(0.0).is_zero() && Length::Steps(0).is_zero());
+    }
+
+    #[test]
+    fn a_portion_is_a_length_or_a_share_of_the_stage() {
+        for text in ["5%", "0.5%", "0%", "100%", "1ep", "100st"] {
+            assert_eq!(text.parse::<Portion>().unwrap().to_string(), text);
+        }
+        for text in ["%", "5 %", "-1%", "100.1%", "1e1%", "nan%", "5", "", ".%"] {
+            assert!(text.parse::<Portion>().is_err(), "{text}");
+        }
+        let five: Portion = "5%".parse().unwrap();
+        assert_eq!(five.of(Length::Epochs(8.0)), Length::Epochs(0.4));
+        // No positive share comes to nothing.
+        assert_eq!(five.of(Length::Steps(30)), Length::Steps(2));
+        assert_eq!(Portion::Length(Length::Steps(7)).of(Length::Epochs(8.0)), Length::Steps(7));
+        assert!("0%".parse::<Portion>().unwrap().is_zero() && !five.is_zero());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Finished runs side by side, as JSON and as tables.
 
+use serde::Serialize;
 use serde_json::{Value as Json, json};
 
 use super::format::{count, thousands};
@@ -37,7 +38,7 @@ impl RunReport {
 }
 
 /// The codes of a site over all its groups.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SiteHistogram {
     /// The site.
     pub site: String,

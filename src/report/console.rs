@@ -159,8 +159,8 @@ impl Console {
                 let warning = self.screen.paint(Paint::Yellow, "warning:");
                 self.screen.line(&format!("{warning} {text}"));
             }
-            // The widths are for the files; here the end's table shows them.
-            Event::Widths { .. } => {}
+            // These are for the files; the widths are shown by the end's table.
+            Event::Widths { .. } | Event::Codes { .. } => {}
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::Summary;
+use super::{SiteHistogram, Summary};
 
 /// Something that happened in a run. As JSON, an object whose `event` is the variant's name in snake case.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -70,8 +70,8 @@ pub enum Event {
         multiplier: Option<f64>,
         /// Training images per second.
         images_per_second: f64,
-        /// Part of the time since the last event that the training waited for images, in percent.
-        data_wait_percent: f64,
+        /// Share of the time since the last event, from 0 to 1, in which the training waited for data.
+        waiting: f64,
     },
     /// The calibration is done: every site has its transform, its groups and its first widths.
     Calibrated {
@@ -80,12 +80,21 @@ pub enum Event {
         /// The sites, in the order of the network.
         sites: Vec<SiteRow>,
     },
-    /// The widths as they stand, once an epoch of the search.
+    /// The widths as they stand: after the calibration, and once an epoch of the stages that follow.
     Widths {
         /// Optimizer steps since the run's start.
         step: u64,
         /// The sites, in the order of the network.
         sites: Vec<SiteRow>,
+        /// Bits per value in the `stored` convention.
+        bits_stored: f64,
+    },
+    /// How often each integer code occurred in an evaluation on the validation split that counted them.
+    Codes {
+        /// Optimizer steps since the run's start.
+        step: u64,
+        /// The compressed sites, in the order of the network; codes of dropped groups are not counted.
+        sites: Vec<SiteHistogram>,
     },
     /// A pass that takes no optimizer steps (calibration, evaluation) went on. Shown, but not kept.
     Progress {
@@ -264,7 +273,7 @@ pub(super) mod samples {
             budget_bits: Some(4.5),
             multiplier: Some(1.5),
             images_per_second: 1812.4,
-            data_wait_percent: 1.5,
+            waiting: 0.125,
         }
     }
 

@@ -35,7 +35,9 @@ pub(super) fn text(event: &Event) -> Option<String> {
         }
         Event::Warning { message } => message.clone(),
         Event::Finished { summary } => finished(summary),
-        Event::StageStarted { .. } | Event::Widths { .. } | Event::Progress { .. } => return None,
+        Event::StageStarted { .. } | Event::Widths { .. } | Event::Codes { .. } | Event::Progress { .. } => {
+            return None;
+        }
     };
     Some(text)
 }

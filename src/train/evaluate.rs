@@ -8,6 +8,7 @@ use crate::compress::compressor::Compressor;
 use crate::data::Split;
 use crate::libtorch::{LibtorchError, Position};
 use crate::model::Model;
+use crate::report::SiteHistogram;
 
 /// What an evaluation found.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +21,8 @@ pub struct Evaluation {
     pub images: usize,
     /// Shannon entropy of the codes in bits per value of the original tensors, if it was measured.
     pub entropy: Option<f64>,
+    /// How often each code occurred, site by site; empty if the entropy was not measured.
+    pub codes: Vec<SiteHistogram>,
 }
 
 /// Codes of a signed group of 8 bits lie within ±127, of an unsigned one within 255.
@@ -74,6 +77,30 @@ impl Histograms {
         }
         Ok(bits)
     }
+
+    /// Counts of each site's codes over its groups, without dropped ones.
+    fn of_sites(&self, compressor: &Compressor) -> Result<Vec<SiteHistogram>, LibtorchError> {
+        let widths = compressor.bits()?;
+        let mut sites = Vec::new();
+        for (codec, counts) in compressor.codecs.iter().zip(&self.counts) {
+            let Some(counts) = counts else { continue };
+            let counts = Vec::<i64>::try_from(counts.f_to_device(tch::Device::Cpu)?)?;
+            let mut all = vec![0_u64; SYMBOLS as usize];
+            let kept = counts.chunks(SYMBOLS as usize).zip(&widths[codec.first_group..]).filter(|(_, bits)| **bits > 0);
+            for (group, _) in kept {
+                all.iter_mut().zip(group).for_each(|(sum, &count)| *sum += count.unsigned_abs());
+            }
+            let first = all.iter().position(|&count| count > 0).unwrap_or(0);
+            let end = all.iter().rposition(|&count| count > 0).map_or(0, |last| last + 1);
+            let least = first as i16 - ZERO as i16;
+            sites.push(SiteHistogram {
+                site: codec.site.name.clone(),
+                least,
+                counts: all[first..end.max(first)].to_vec(),
+            });
+        }
+        Ok(sites)
+    }
 }
 
 /// Evaluates on a whole split, in evaluation mode. `seen((done, total), logits, labels)` is called after each
@@ -121,5 +148,9 @@ pub fn evaluate(
         }
         _ => None,
     };
-    Ok(Evaluation { top1: 100.0 * correct / count, loss: loss / count, images, entropy })
+    let codes = match compressor {
+        Some(compressor) if with_entropy => histograms.of_sites(compressor)?,
+        _ => Vec::new(),
+    };
+    Ok(Evaluation { top1: 100.0 * correct / count, loss: loss / count, images, entropy, codes })
 }

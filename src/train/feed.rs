@@ -1,7 +1,6 @@
 //! A recipe's data set as batches of tensors.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
@@ -32,8 +31,6 @@ pub struct Feed {
     device: Device,
     /// Images that can't be read, of either split.
     unreadable: Vec<Arc<Unreadable>>,
-    /// Nanoseconds that batches were waited for.
-    waited: Arc<AtomicU64>,
 }
 
 /// The images of both splits, ready to be loaded.
@@ -121,7 +118,6 @@ impl Feed {
             std: sets.std,
             device,
             unreadable: sets.unreadable,
-            waited: Arc::default(),
         })
     }
 
@@ -130,19 +126,14 @@ impl Feed {
         self.train.steps_per_epoch()
     }
 
-    /// The augmented training batches of an epoch.
-    pub fn train_epoch(&self, epoch: u64) -> Batches {
-        self.train_epoch_from(epoch, 0)
-    }
-
-    /// The augmented training batches of an epoch from the batch `first` on, counted from 0; those before it are not read.
-    pub fn train_epoch_from(&self, epoch: u64, first: usize) -> Batches {
-        self.batches(self.train.epoch_from(epoch, first))
+    /// The augmented training batches of an epoch, without the first `skipped`.
+    pub fn train_epoch(&self, epoch: u64, skipped: usize) -> Batches {
+        Batches::new(self.train.epoch_from(epoch, skipped), self.device)
     }
 
     /// Training images as they are, in a random but fixed order.
     pub fn calibration(&self) -> Batches {
-        self.batches(self.plain.epoch(0))
+        Batches::new(self.plain.epoch(0), self.device)
     }
 
     /// Like [`Self::calibration`], images alone, in parts of at most `size`: `[≤ size, channels, height, width]`.
@@ -161,7 +152,7 @@ impl Feed {
     pub fn all(&self, split: Split) -> Batches {
         match split {
             Split::Train => self.calibration(),
-            Split::Validation => self.batches(self.validation.epoch(0)),
+            Split::Validation => Batches::new(self.validation.epoch(0), self.device),
         }
     }
 
@@ -178,18 +169,9 @@ impl Feed {
         self.unreadable.iter().flat_map(|split| split.take_fresh()).collect()
     }
 
-    /// How long batches were waited for since this was last asked.
-    pub fn take_waited(&self) -> Duration {
-        Duration::from_nanos(self.waited.swap(0, Ordering::Relaxed))
-    }
-
     /// Threads that load images.
     pub fn threads(&self) -> usize {
         self.train.threads()
-    }
-
-    fn batches(&self, epoch: Epoch) -> Batches {
-        Batches { epoch, device: self.device, waited: Arc::clone(&self.waited) }
     }
 }
 
@@ -271,7 +253,18 @@ fn default_threads(device: Device) -> usize {
 pub struct Batches {
     epoch: Epoch,
     device: Device,
-    waited: Arc<AtomicU64>,
+    waited: Duration,
+}
+
+impl Batches {
+    fn new(epoch: Epoch, device: Device) -> Self {
+        Self { epoch, device, waited: Duration::ZERO }
+    }
+
+    /// How long batches were waited for since this was asked last.
+    pub fn take_waited(&mut self) -> Duration {
+        std::mem::take(&mut self.waited)
+    }
 }
 
 impl Iterator for Batches {
@@ -280,8 +273,7 @@ impl Iterator for Batches {
     fn next(&mut self) -> Option<Self::Item> {
         let asked = Instant::now();
         let batch = self.epoch.next();
-        let waited = asked.elapsed().as_nanos().try_into().unwrap_or(u64::MAX);
-        self.waited.fetch_add(waited, Ordering::Relaxed);
+        self.waited += asked.elapsed();
         batch.map(|batch| to_tensors(&batch?, self.device))
     }
 }

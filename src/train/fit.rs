@@ -253,12 +253,12 @@ pub fn fit(session: &mut Session<'_>, phase: &Phase, objective: &mut dyn Objecti
     while trainer.done < steps {
         session.model.network.set_train(true, freeze_norm)?;
         let mut window = Window::new(device)?;
-        let _ = session.feed.take_waited();
         let epoch_started = Instant::now();
         let mut trained = 0_u64;
         let epoch = session.epochs;
         session.epochs += 1;
-        for batch in session.feed.train_epoch(epoch) {
+        let mut batches = session.feed.train_epoch(epoch, 0);
+        while let Some(batch) = batches.next() {
             let (x, y) = batch?;
             let step = trainer.step(session, phase, objective, (&x, &y))?;
             window.add(&step.loss, &step.logits, &y)?;
@@ -273,8 +273,7 @@ pub fn fit(session: &mut Session<'_>, phase: &Phase, objective: &mut dyn Objecti
                     return Err(TrainError::Diverged { loss: total, step: done, stage: phase.name.to_owned(), first });
                 }
                 let state = objective.state();
-                let seconds = window.since.elapsed().as_secs_f64();
-                let waited = session.feed.take_waited().as_secs_f64();
+                let elapsed = window.since.elapsed().as_secs_f64();
                 session.sink.event(&Event::Step {
                     step: session.step,
                     stage: phase.name.to_owned(),
@@ -293,8 +292,8 @@ pub fn fit(session: &mut Session<'_>, phase: &Phase, objective: &mut dyn Objecti
                     bits: session.compressor.as_ref().map(|c| c.bits_per_value()).transpose()?,
                     budget_bits: state.map(|s| s.allowed),
                     multiplier: state.map(|s| s.multiplier),
-                    images_per_second: window.images as f64 / seconds,
-                    data_wait_percent: (100.0 * waited / seconds).min(100.0),
+                    images_per_second: window.images as f64 / elapsed,
+                    waiting: (batches.take_waited().as_secs_f64() / elapsed).min(1.0),
                 })?;
                 session.tell_unreadable()?;
                 window = Window::new(device)?;
@@ -309,8 +308,7 @@ pub fn fit(session: &mut Session<'_>, phase: &Phase, objective: &mut dyn Objecti
             session.evaluate(phase.name, false)?;
         }
         if session.compressor.is_some() {
-            let sites = session.site_rows()?;
-            session.sink.event(&Event::Widths { step: session.step, sites })?;
+            session.report_widths()?;
         }
     }
     session

@@ -59,7 +59,7 @@ pub fn run(loaded: &Loaded, options: RunOptions) -> Result<(Summary, PathBuf), T
     let mut sinks = Sinks(vec![
         options.console,
         Box::new(MetricsFile::open(&folder.file("metrics.jsonl"))?),
-        Box::new(TensorBoard::open(&folder.file("tensorboard"))?),
+        Box::new(TensorBoard::open(&folder.file("tensorboard"), &resolved)?),
     ]);
     let mut session = Session {
         recipe,
@@ -94,7 +94,8 @@ pub fn run(loaded: &Loaded, options: RunOptions) -> Result<(Summary, PathBuf), T
         if let Err(error) = stages::carry_out(&mut session, stage, index, &folder) {
             if matches!(error, TrainError::Diverged { .. }) {
                 // The first error counts, whatever becomes of its summary.
-                let nothing = Evaluation { top1: f64::NAN, loss: f64::NAN, images: 0, entropy: None };
+                let nothing =
+                    Evaluation { top1: f64::NAN, loss: f64::NAN, images: 0, entropy: None, codes: Vec::new() };
                 if let Ok(mut summary) = summarize(&session, reached(nothing)) {
                     summary.status = Status::Diverged;
                     let _ = summary.save(&folder.file("summary.json"));

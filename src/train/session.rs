@@ -7,6 +7,7 @@ use tch::{Device, Tensor};
 use super::error::TrainError;
 use super::evaluate::{Evaluation, evaluate};
 use super::feed::Feed;
+use super::run::stored_bits;
 use crate::compress::compressor::Compressor;
 use crate::data::Split;
 use crate::libtorch::{Hooked, LibtorchError, Network, cuda_devices};
@@ -91,6 +92,9 @@ impl Session<'_> {
             images: found.images,
             bits: self.compressor.as_ref().map(Compressor::bits_per_value).transpose()?,
         })?;
+        if !found.codes.is_empty() {
+            self.sink.event(&Event::Codes { step: self.step, sites: found.codes.clone() })?;
+        }
         // The last optimizer step of an epoch shows here alone.
         if !found.loss.is_finite() {
             let (loss, step, stage) = (found.loss, self.step, stage.to_owned());
@@ -117,6 +121,17 @@ impl Session<'_> {
         if let Some(message) = left_out(&self.feed.take_unreadable()) {
             self.sink.event(&Event::Warning { message })?;
         }
+        Ok(())
+    }
+
+    /// Reports the widths as they stand.
+    ///
+    /// # Errors
+    /// If libtorch or a sink fail.
+    pub fn report_widths(&mut self) -> Result<(), TrainError> {
+        let (step, sites) = (self.step, self.site_rows()?);
+        let bits_stored = stored_bits(&self.model, self.compressor.as_ref())?;
+        self.sink.event(&Event::Widths { step, sites, bits_stored })?;
         Ok(())
     }
 

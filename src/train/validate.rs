@@ -1,11 +1,16 @@
 //! The second pass over a recipe: does it fit its model and its data?
 
+use std::path::Path;
+
 use tch::Device;
 
 use super::error::TrainError;
 use super::feed::Feed;
 use crate::model::Model;
-use crate::recipe::{Diagnostics, Finding, Loaded, Stage};
+use crate::recipe::{Diagnostics, Finding, Loaded, Portion, Stage, TrainStage, nearest_word};
+
+/// The most files of a folder that are looked through for one that was meant.
+const MOST_NAMES: usize = 1000;
 
 /// Loads model and data and ties everything that does not fit to its place in the recipe, all findings at once.
 ///
@@ -24,6 +29,7 @@ pub fn validate(loaded: &Loaded, device: Device) -> Result<(Model, Feed), TrainE
             let forward =
                 matches!(error, crate::model::ModelError::Libtorch(crate::libtorch::LibtorchError::Forward { .. }));
             let (code, path) = if forward { ("bad-input", "model.input") } else { ("bad-model", "model.path") };
+            let help = help.or_else(|| meant(&recipe.model.path));
             findings.push(source.finding(code, path, message, help));
             None
         }
@@ -32,7 +38,9 @@ pub fn validate(loaded: &Loaded, device: Device) -> Result<(Model, Feed), TrainE
         let names: Vec<&str> = model.sites.iter().map(|s| s.name.as_str()).collect();
         for idle in recipe.sites.unmatched(&names) {
             let message = format!("the pattern `{}` matches none of the network's {} sites", idle.pattern, names.len());
-            let help = format!("the sites are {}", listed(&names));
+            let near = nearest_word(idle.pattern, names.iter().copied());
+            let near = near.map_or(String::new(), |near| format!("did you mean `{near}`? "));
+            let help = format!("{near}the sites are {}", listed(&names));
             findings.push(source.finding("no-such-site", &idle.path, message, Some(help)));
         }
         if recipe.calibrate().is_some() && !names.iter().any(|name| recipe.sites.selects(name)) {
@@ -55,10 +63,14 @@ pub fn validate(loaded: &Loaded, device: Device) -> Result<(Model, Feed), TrainE
         Err(error) => {
             let text = error.to_string();
             let (message, help) = split_help(&text);
+            let help = help.or_else(|| recipe.data.path().and_then(meant));
             findings.push(source.finding("bad-data", recipe.data.path_key(), message, help));
             None
         }
     };
+    if let Some(feed) = &feed {
+        findings.extend(long_warmups(loaded, feed.steps_per_epoch()));
+    }
     match (model, feed) {
         (Some(model), Some(feed)) if findings.is_empty() => Ok((model, feed)),
         _ => {
@@ -89,6 +101,42 @@ fn unreachable_target(loaded: &Loaded, model: &Model) -> Option<Finding> {
     let help = "select more sites, or raise the target".to_owned();
     let path = format!("stages[{index}].target_bits");
     Some(loaded.source.finding("unreachable-target", &path, message, Some(help)))
+}
+
+/// Help for a path where nothing is: what lies beside it under a similar name, or how far the path goes.
+fn meant(path: &Path) -> Option<String> {
+    if path.exists() {
+        return None;
+    }
+    let there = path.ancestors().skip(1).find(|folder| folder.is_dir())?;
+    let wanted = path.strip_prefix(there).ok()?.iter().next()?.to_str()?;
+    let names: Vec<String> = std::fs::read_dir(there)
+        .ok()?
+        .take(MOST_NAMES)
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect();
+    Some(match nearest_word(wanted, names.iter().map(String::as_str)) {
+        Some(near) => format!("did you mean {}?", there.join(near).display()),
+        None => format!("{} has no `{wanted}`; a relative path starts at the folder of its recipe", there.display()),
+    })
+}
+
+/// Warm-ups in another unit than their stage: only the number of images tells that they are too long.
+fn long_warmups(loaded: &Loaded, steps_per_epoch: usize) -> Vec<Finding> {
+    let stages = loaded.recipe.stages.iter().enumerate();
+    let too_long = stages.filter_map(|(index, stage)| {
+        let Stage::Train(TrainStage { length, warmup: Portion::Length(warmup), .. }) = stage else { return None };
+        let (steps, warmup) = (length.steps(steps_per_epoch), warmup.steps(steps_per_epoch));
+        if warmup < steps || warmup == 0 {
+            return None;
+        }
+        let message = format!("`warmup` takes {warmup} steps, the whole stage {steps}");
+        let help = format!(
+            "an epoch of these data has {steps_per_epoch} steps; a share of the stage, such as `5%`, always fits"
+        );
+        Some(loaded.source.finding("warmup-too-long", &format!("stages[{index}].warmup"), message, Some(help)))
+    });
+    too_long.collect()
 }
 
 /// Errors carry their help as a last line; a finding has a place of its own for it.

@@ -15,6 +15,7 @@
 
 #include "absorb.h"
 #include "assembly.h"
+#include "baked.h"
 #include "json.h"
 #include "layout.h"
 #include "nodes.h"
@@ -261,11 +262,6 @@ void check_plain(const Block* block) {
 }
 
 } // namespace
-
-// The module that is written.
-struct Baked {
-  Module module;
-};
 
 Baked* bake(const Network& network, const PlainSite* sites, int64_t count, bool fold_batch_norm, std::string& folded_json) {
   at::NoGradGuard no_grad;

@@ -1,5 +1,6 @@
 // Uniform quantization with learnable step and range and straight-through gradients (Uhlich et al., eq. 3c).
 #include "network.h"
+#include "quantize_cuda.h"
 #include "rows.h"
 
 #include <ATen/Parallel.h>
@@ -20,7 +21,8 @@ void check(const at::Tensor& z, const at::Tensor& step, const at::Tensor& range,
   }
 }
 
-// The vectorised kernels serve float32 on the CPU; everything else takes the ATen reference, which says the same.
+// The vectorised kernels serve float32 on the CPU, those of quantize_cuda.h float32 on CUDA; everything else takes the ATen
+// reference, which says the same.
 bool has_kernel(const at::Tensor& z) {
   return z.device().is_cpu() && z.scalar_type() == at::kFloat;
 }
@@ -109,8 +111,8 @@ struct Quantize : torch::autograd::Function<Quantize> {
     context->saved_data["low"] = low;
     context->saved_data["high"] = high;
     const Bounds bounds(low, high);
-    return has_kernel(z) ? forward_kernel(z, step, range, offset, is_signed, bounds)
-                         : forward_reference(z, step, range, offset, is_signed, bounds);
+    const auto forward = has_kernel(z) ? forward_kernel : has_cuda_kernel(z) ? forward_cuda : forward_reference;
+    return forward(z, step, range, offset, is_signed, bounds);
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list grads) {
@@ -118,9 +120,8 @@ struct Quantize : torch::autograd::Function<Quantize> {
     const bool is_signed = context->saved_data["signed"].toBool();
     const Bounds bounds(context->saved_data["low"].toDouble(), context->saved_data["high"].toDouble());
     const at::Tensor grad = grads[0].contiguous();
-    const auto [grad_z, grad_step, grad_range] = has_kernel(saved[0])
-        ? backward_kernel(saved[0], grad, saved[1], saved[2], saved[3], is_signed, bounds)
-        : backward_reference(saved[0], grad, saved[1], saved[2], saved[3], is_signed, bounds);
+    const auto backward = has_kernel(saved[0]) ? backward_kernel : has_cuda_kernel(saved[0]) ? backward_cuda : backward_reference;
+    const auto [grad_z, grad_step, grad_range] = backward(saved[0], grad, saved[1], saved[2], saved[3], is_signed, bounds);
     return {grad_z, grad_step, grad_range, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };

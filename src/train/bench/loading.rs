@@ -45,7 +45,7 @@ pub fn bench_loading(recipe: &Recipe, threads: Option<usize>, steps: usize) -> R
     let mut began = Instant::now();
     let mut done = 0;
     'steps: for epoch in 0.. {
-        for batch in feed.train_epoch(epoch) {
+        for batch in feed.train_epoch(epoch, 0) {
             let (_, labels) = batch?;
             if done == WARM_UP {
                 began = Instant::now();

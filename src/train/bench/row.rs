@@ -74,8 +74,8 @@ impl Row {
             ..CalibrateStage::default()
         };
         let mut search = SearchStage::new(LENGTH, options.target_bits);
-        if self == Self::JointTarget {
-            search.start_bits = options.target_bits;
+        if self != Self::JointTarget {
+            search.start_bits = Some(8.0);
         }
         if self == Self::Float || !options.distillation {
             search.distillation = 0.0;
@@ -159,7 +159,7 @@ mod tests {
         }
         let mode = |row: Row| row.plan(&options).recipe.mode();
         assert_eq!((mode(Row::Quantizer), mode(Row::Joint)), (Mode::MpGrouped, Mode::Joint));
-        let start = |row: Row| row.plan(&options).search.start_bits;
+        let start = |row: Row| row.plan(&options).search.first_bits();
         assert_eq!((start(Row::Joint), start(Row::JointTarget)), (8.0, 2.5));
         let weight = |row: Row| row.plan(&BenchOptions { distillation: true, ..options.clone() }).search.distillation;
         assert_eq!((weight(Row::Float), weight(Row::Joint), start(Row::Quantizer)), (0.0, 0.5, 8.0));

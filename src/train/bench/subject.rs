@@ -76,13 +76,14 @@ impl<'a> Subject<'a> {
                     Some(folder) => session.compressor = Some(restored(&session, folder)?),
                     None => calibrate(&mut session, &plan.calibrate)?,
                 }
-                let SearchStage { start_bits: start, target_bits: target, anneal, .. } = plan.search;
+                let SearchStage { target_bits: target, anneal, .. } = plan.search;
+                let start = plan.search.first_bits();
                 // A few times in a whole search a probe looks for groups to take back: no part of a step.
                 Box::new(FallingBudget::new(Budget { start, target, anneal }, None))
             }
         };
         let trainer = Trainer::new(&session, &phase)?;
-        let batch = session.feed.train_epoch(0).next().ok_or_else(|| TrainError::Bench {
+        let batch = session.feed.train_epoch(0, 0).next().ok_or_else(|| TrainError::Bench {
             what: format!("the row `{row}` has no batch"),
             reason: "the synthetic data gave none".into(),
             help: "give a smaller --batch",

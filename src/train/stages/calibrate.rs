@@ -32,7 +32,8 @@ pub fn carry_out(session: &mut Session<'_>, stage: &CalibrateStage, index: usize
     session.float_top1 = Some(session.evaluate("calibrate", false)?.top1);
     session.keep_teacher()?;
     calibrate(session, stage)?;
-    session.evaluate("calibrate", false)?;
+    session.report_widths()?;
+    session.evaluate("calibrate", true)?;
     session.sink.event(&Event::StageEnded { stage: name, seconds: began.elapsed().as_secs_f64() })?;
     Ok(())
 }
@@ -75,7 +76,7 @@ pub fn calibrate(session: &mut Session<'_>, stage: &CalibrateStage) -> Result<()
         Some(kept) => partition_kept(&candidates, kept, target, freedom, max_macs),
         None => partition(&candidates, target, freedom, max_macs),
     };
-    let start = session.recipe.search().map(|search| bits_of_image(search.start_bits));
+    let start = session.recipe.search().map(|search| bits_of_image(search.first_bits()));
     let groups = starts(stage, &sites, &candidates, &plan, start);
     let device = session.device;
     let mut planned = Vec::with_capacity(sites.len());

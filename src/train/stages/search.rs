@@ -14,7 +14,7 @@ use crate::train::session::Session;
 /// If the network, the data or a sink fail, or the training diverges.
 pub fn carry_out(session: &mut Session<'_>, stage: &SearchStage, index: usize) -> Result<(), TrainError> {
     let phase = Phase::retraining("search", index, &stage.retraining(), false);
-    let budget = Budget { start: stage.start_bits, target: stage.target_bits, anneal: stage.anneal };
+    let budget = Budget { start: stage.first_bits(), target: stage.target_bits, anneal: stage.anneal };
     // What a dimension reduction has dropped before the search is not the search's to take back.
     let revival = stage.revival && session.recipe.calibrate().is_some_and(|calibrate| calibrate.kept.is_none());
     fit(session, &phase, &mut FallingBudget::new(budget, revival.then(|| phase.clone())))?;
@@ -26,6 +26,7 @@ pub fn carry_out(session: &mut Session<'_>, stage: &SearchStage, index: usize) -
     if stage.batch_norm == BatchNorm::Reestimated {
         reestimate(session)?;
     }
-    session.evaluate("search", false)?;
+    session.report_widths()?;
+    session.evaluate("search", true)?;
     Ok(())
 }

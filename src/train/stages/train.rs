@@ -22,7 +22,7 @@ pub fn carry_out(
         index,
         length: stage.length,
         learning_rate: stage.learning_rate,
-        warmup: stage.warmup,
+        warmup: stage.warmup.of(stage.length),
         momentum: stage.momentum,
         weight_decay: stage.weight_decay,
         label_smoothing: stage.label_smoothing,
