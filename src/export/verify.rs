@@ -313,12 +313,7 @@ struct Differences {
     widest: Tensor,
 }
 
-fn differences(
-    said: &Said,
-    codes: &Tensor,
-    channels_last: bool,
-    images: i64,
-) -> Result<Differences, LibtorchError> {
+fn differences(said: &Said, codes: &Tensor, channels_last: bool, images: i64) -> Result<Differences, LibtorchError> {
     let Said { codes: wanted, scaled, step } = said;
     let values = wanted.numel() as i64 / images.max(1);
     let found = if channels_last || codes.dim() < 3 { codes.shallow_clone() } else { codes.f_movedim_int(1, -1)? };
