@@ -115,11 +115,9 @@ fn seed_and_epoch_alone_decide() {
 #[test]
 fn an_epoch_goes_on_in_the_middle() {
     let loader = loader(40, training());
-    let whole: Vec<_> = loader.epoch(3).collect();
+    let whole = all(loader.epoch(3));
     for skipped in 0..=whole.len() + 1 {
-        let rest = loader.epoch_from(3, skipped);
-        assert_eq!(rest.len(), whole.len().saturating_sub(skipped));
-        assert_eq!(rest.collect::<Vec<_>>(), whole.iter().skip(skipped).cloned().collect::<Vec<_>>());
+        assert_eq!(all(loader.epoch_from(3, skipped)), whole.iter().skip(skipped).cloned().collect::<Vec<_>>());
     }
 }
 
