@@ -1,24 +1,28 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::print;
-use crate::recipe::{Device, InputShape, Transform};
+use crate::recipe::{Device, InputShape, Recipe, Transform};
 use crate::report::{Console, Event, Sink, Verbosity, bench_table};
-use crate::train::{BenchOptions, Moment, Row, TrainError, WARM_UP, bench, peak_of_row};
+use crate::train::{BenchOptions, Loading, Moment, Row, TrainError, WARM_UP, bench, bench_loading, peak_of_row};
 
 /// Measures what a training step costs, in time and memory, against the float step of the same network: on synthetic
-/// images, the rows' steps in turn.
+/// images, the rows' steps in turn. With `--data`, how fast a recipe's images are loaded instead, without a network.
 #[derive(Debug, Args)]
 pub struct Bench {
     /// TorchScript file, scripted or traced.
-    model: PathBuf,
+    #[arg(required_unless_present = "data", requires = "input")]
+    model: Option<PathBuf>,
     /// Shape of one input image: channels, height, width.
-    #[arg(long, value_name = "CxHxW")]
-    input: InputShape,
+    #[arg(long, value_name = "CxHxW", required_unless_present = "data")]
+    input: Option<InputShape>,
+    /// Measure how fast the training images of this recipe are loaded, over `--steps` batches with `--threads`.
+    #[arg(long, value_name = "RECIPE", conflicts_with_all = ["model", "input", "batch", "device", "rows"])]
+    data: Option<PathBuf>,
     /// Images of a batch.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     batch: u32,
@@ -81,7 +85,12 @@ fn percent(text: &str) -> Result<f64, String> {
 
 impl Bench {
     pub(super) fn run(&self) -> Result<ExitCode> {
-        let options = self.options();
+        if let Some(recipe) = &self.data {
+            return self.load(recipe);
+        }
+        // The command line has both where it has no --data.
+        let (Some(model), Some(input)) = (self.model.clone(), self.input) else { bail!("a network and its --input") };
+        let options = self.options(model, input);
         if let Some(state) = &self.peak_of {
             let row: Row = state.file_name().unwrap_or_default().to_string_lossy().parse()?;
             let peak = peak_of_row(&options, row, state)?;
@@ -111,10 +120,24 @@ impl Bench {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn options(&self) -> BenchOptions {
+    fn load(&self, recipe: &Path) -> Result<ExitCode> {
+        let loaded = Recipe::load(recipe, &[])?;
+        let found = bench_loading(&loaded.recipe, self.threads.map(|threads| threads as usize), self.steps as usize)?;
+        if self.json {
+            print(&serde_json::to_string_pretty(&found)?)?;
+        } else {
+            let Loading { kind, input, batch, threads, images, images_per_second, .. } = found;
+            print(&format!(
+                "{images_per_second:.0} images/s, of the kind {kind}, as {input} ({threads} threads, {images} images in batches of {batch})"
+            ))?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn options(&self, model: PathBuf, input: InputShape) -> BenchOptions {
         BenchOptions {
-            model: self.model.clone(),
-            input: self.input,
+            model,
+            input,
             batch: self.batch as usize,
             steps: self.steps as usize,
             device: self.device,

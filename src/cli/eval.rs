@@ -9,7 +9,7 @@ use super::print;
 use crate::data::Split;
 use crate::libtorch::set_deterministic;
 use crate::recipe::{Override, Recipe};
-use crate::train::{Measured, measure_model, measure_run};
+use crate::train::{Measured, left_out, measure_model, measure_run};
 
 /// Measures accuracy and bits: of a finished run's folder, or of a plain TorchScript file on a recipe's data.
 #[derive(Debug, Args)]
@@ -25,6 +25,9 @@ pub struct Eval {
     /// The images to measure on.
     #[arg(long, value_enum, default_value_t = SplitName::Val)]
     split: SplitName,
+    /// Write the logits of every image, with its label, into this safetensors file.
+    #[arg(long, value_name = "FILE")]
+    logits: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -54,7 +57,7 @@ impl Eval {
             if self.recipe.is_some() {
                 bail!("--recipe goes with a TorchScript file: a run's folder has its own recipe");
             }
-            measure_run(&self.what, &self.set, split)?
+            measure_run(&self.what, &self.set, split, self.logits.as_deref())?
         } else {
             let Some(recipe) = &self.recipe else {
                 bail!(
@@ -65,9 +68,13 @@ impl Eval {
             let mut loaded = Recipe::load(recipe, &self.set)?;
             loaded.recipe.model.path = std::path::absolute(&self.what)?;
             set_deterministic(loaded.recipe.seed)?;
-            measure_model(&loaded, split)?
+            measure_model(&loaded, split, self.logits.as_deref())?
         };
-        let Measured { top1, images, bits_per_value, bits_per_value_stored, bits_per_value_entropy } = measured;
+        let Measured { top1, images, bits_per_value, bits_per_value_stored, bits_per_value_entropy, unreadable } =
+            measured;
+        if let Some(warning) = left_out(&unreadable) {
+            eprintln!("warning: {warning}");
+        }
         if self.json {
             print(&format!(
                 "{:#}",

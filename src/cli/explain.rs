@@ -5,7 +5,7 @@ use anyhow::Result;
 use clap::Args;
 
 use super::print;
-use crate::data::{Dataset, IdxDataset, Split};
+use crate::data::{Dataset, FolderSet, IdxDataset, ShardSet, Split, Store, cache_folder};
 use crate::recipe::{Data, Override, Recipe, explain};
 
 /// Shows what a recipe means: the resolved recipe, the timeline in epochs and steps, and the budget over the search.
@@ -24,6 +24,13 @@ impl Explain {
         let images = match &loaded.recipe.data {
             // Without the data only the lengths in steps are unknown.
             Data::Idx(data) => IdxDataset::open(&data.path, Split::Train).map(|set| set.len()).ok(),
+            Data::Folder(data) => {
+                FolderSet::open(&data.path, Split::Train, cache_folder().as_deref()).map(|set| set.len()).ok()
+            }
+            Data::Shards(data) => {
+                let set = ShardSet::open(&data.train, data.shuffle_buffer, cache_folder().as_deref());
+                set.map(|set| set.len()).ok()
+            }
             Data::Synthetic(data) => Some(data.images),
         };
         let extends = match loaded.source.files().as_slice() {

@@ -198,4 +198,64 @@ pub enum DataError {
         /// The images' shorter side, in pixels.
         side: usize,
     },
+    /// A folder or file that is there, but not as it should be.
+    #[error("{} {reason}\n  help: {help}", path.display())]
+    Layout {
+        /// The folder or file.
+        path: PathBuf,
+        /// What is wrong, as the end of a sentence that begins with the path.
+        reason: String,
+        /// What to do.
+        help: String,
+    },
+    /// The network can't tell the data set's classes apart.
+    #[error(
+        "the images of {} have {classes} classes, but the network has {outputs} outputs\n  help: take a network of {classes} outputs (`scripts/export-torchvision NAME --classes {classes}`), or the data that it was trained on",
+        path.display()
+    )]
+    Classes {
+        /// Where the images lie.
+        path: PathBuf,
+        /// Their classes.
+        classes: usize,
+        /// The network's outputs.
+        outputs: usize,
+    },
+    /// Photographs are red, green and blue.
+    #[error("images of a folder or of tar files have 3 channels, but the network's input has {channels}")]
+    Channels {
+        /// The channels of the network's input.
+        channels: usize,
+    },
+    /// More images than the recipe lets pass.
+    #[error(
+        "{} {} can't be read, more than `max_unreadable` ({limit}) lets pass:\n  {}\n  help: mend or remove what can't be read, or set `max_unreadable` in the recipe's `data`",
+        found.len(), if found.len() == 1 { "image" } else { "images" }, listed(found)
+    )]
+    Unreadable {
+        /// Where they lie and what is wrong with each, in words.
+        found: Vec<String>,
+        /// How many may be left out.
+        limit: usize,
+    },
+    /// The system gives no more threads.
+    #[error(
+        "{threads} threads for loading images can't be started: {reason}\n  help: set a lower `threads` in the recipe's `data`"
+    )]
+    Threads {
+        /// How many were asked for.
+        threads: usize,
+        /// The system's reason.
+        reason: String,
+    },
+}
+
+/// The first of many lines.
+fn listed(lines: &[String]) -> String {
+    const SHOWN: usize = 20;
+    let mut text = lines.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("\n  ");
+    if lines.len() > SHOWN {
+        text += &format!("\n  and {} more", lines.len() - SHOWN);
+    }
+    text
 }

@@ -1,64 +1,58 @@
 //! The loader: batches in a reproducible order, prepared ahead of their use.
 //!
-//! Order and augmentation are pure functions of (seed, epoch, image): a run that is resumed at an epoch
-//! sees what it would have seen, and the batch size does not change an image's augmentation.
+//! Order and augmentation are pure functions of (seed, epoch, image): a run that is resumed, even in the middle of an
+//! epoch, sees what it would have seen, and neither the batch size nor the number of threads changes an image's
+//! augmentation.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
 use rand::SeedableRng;
-use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use super::augment::{Placement, Renderer};
-use super::{Batch, DataError, Dataset};
+use super::{Batch, DataError, Samples, Stored, Stream};
 
-/// Batches that may lie ready before they are asked for.
+/// Batches that may lie ready before they are asked for, at most.
 const PREFETCH: usize = 4;
+/// What those batches may take together, in bytes; one lies ready in any case.
+const PREFETCH_BYTES: usize = 512 << 20;
 
 /// How images become batches.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LoaderOptions {
     /// Images of a batch.
     pub batch_size: usize,
-    /// The network's input, `[channels, height, width]`: smaller images are centred in it on black,
-    /// images of one channel are repeated over all.
+    /// The network's input, `[channels, height, width]`.
     pub input: [usize; 3],
-    /// Mean of pixels in 0 to 1: one value, or one a channel of the input.
-    pub mean: Vec<f32>,
-    /// Standard deviation of pixels in 0 to 1: one value, or one a channel of the input.
-    pub std: Vec<f32>,
-    /// Largest random shift in each direction, in pixels; what is uncovered is black. 0 for none.
-    pub crop_padding: usize,
-    /// Whether images are mirrored left to right with probability ½.
-    pub horizontal_flip: bool,
     /// Whether every epoch has its own random order, rather than the data set's.
     pub shuffle: bool,
     /// Whether a last, partial batch is left out.
     pub drop_last: bool,
     /// Seed of order and augmentation.
     pub seed: u64,
+    /// Threads that prepare a batch together.
+    pub threads: usize,
 }
 
-/// Turns a data set into epochs of batches.
+/// Turns labelled images into epochs of batches.
 pub struct Loader {
-    dataset: Arc<dyn Dataset>,
-    renderer: Arc<Renderer>,
+    samples: Arc<dyn Samples>,
     options: LoaderOptions,
 }
 
 impl Loader {
-    /// Checks that the options make sense for the data set; reads nothing of it yet.
+    /// Checks that the options make sense for the images; reads none of them yet.
     ///
     /// # Errors
     ///
-    /// A data set without images or without one whole batch where partial ones are dropped, images that
-    /// do not fit the input, and options that can't be meant: see [`DataError`].
-    pub fn new(dataset: Arc<dyn Dataset>, options: LoaderOptions) -> Result<Self, DataError> {
-        let LoaderOptions { batch_size, input, crop_padding: padding, drop_last, .. } = options;
-        let images = dataset.len();
-        let image = dataset.image_shape();
+    /// No images at all, or no whole batch where partial ones are dropped, and options that can't be meant: see
+    /// [`DataError`].
+    pub fn new(samples: Arc<dyn Samples>, options: LoaderOptions) -> Result<Self, DataError> {
+        let LoaderOptions { batch_size, input, drop_last, .. } = options;
+        let images = samples.len();
         if images == 0 {
             return Err(DataError::Empty);
         }
@@ -68,11 +62,6 @@ impl Loader {
         if drop_last && images < batch_size {
             return Err(DataError::NoFullBatch { images, batch_size });
         }
-        let renderer = Renderer::new(image, input, &options.mean, &options.std)?;
-        let side = image[1].min(image[2]);
-        if padding > 0 && padding >= side {
-            return Err(DataError::CropPadding { padding, side });
-        }
         // Here it is an error with a name; in the middle of an epoch it would be the end of the program.
         let largest = batch_size.min(images);
         input
@@ -80,45 +69,40 @@ impl Loader {
             .try_fold(largest, |values, &length| values.checked_mul(length))
             .and_then(|values| Vec::<f32>::new().try_reserve_exact(values).ok())
             .ok_or(DataError::BatchTooLarge { batch_size: largest, input })?;
-        Ok(Self { dataset, renderer: Arc::new(renderer), options })
+        Ok(Self { samples, options })
     }
 
     /// Batches of an epoch.
     pub fn steps_per_epoch(&self) -> usize {
-        let (images, batch_size) = (self.dataset.len(), self.options.batch_size);
+        let (images, batch_size) = (self.samples.len(), self.options.batch_size);
         if self.options.drop_last { images / batch_size } else { images.div_ceil(batch_size) }
     }
 
-    /// The batches of epoch `epoch`, prepared by a thread of their own, at most a few ahead. Dropping
-    /// the iterator ends the thread.
+    /// Threads that prepare a batch together.
+    pub fn threads(&self) -> usize {
+        self.options.threads
+    }
+
+    /// The batches of epoch `epoch`, prepared in the background, at most a few ahead. Dropping the iterator ends that.
     pub fn epoch(&self, epoch: u64) -> Epoch {
         self.epoch_from(epoch, 0)
     }
 
-    /// Like [`Self::epoch`], without its first `skipped` batches, which are not prepared.
+    /// Like [`Self::epoch`], without its first `skipped` batches: none of their images is read.
     pub fn epoch_from(&self, epoch: u64, skipped: usize) -> Epoch {
-        let order = self.order(epoch);
         let steps = self.steps_per_epoch();
-        let (dataset, renderer) = (Arc::clone(&self.dataset), Arc::clone(&self.renderer));
-        let options = self.options.clone();
-        let (sender, receiver) = sync_channel(PREFETCH);
+        let LoaderOptions { batch_size, input, .. } = self.options;
+        let batch_bytes = batch_size.saturating_mul(input.iter().product::<usize>()).saturating_mul(size_of::<f32>());
+        let ahead = (PREFETCH_BYTES / batch_bytes.max(1)).clamp(1, PREFETCH);
+        let (sender, receiver) = sync_channel(ahead);
+        let pass = Pass { samples: Arc::clone(&self.samples), options: self.options.clone(), epoch };
         let worker = thread::spawn(move || {
-            for indices in order.chunks(options.batch_size).take(steps).skip(skipped) {
-                let batch = prepare(&*dataset, &renderer, &options, epoch, indices);
-                if sender.send(batch).is_err() {
-                    break; // nobody asks for more
-                }
+            if let Err(error) = pass.carry_out(skipped, steps, &sender) {
+                // Whoever went away needs no reason.
+                let _ = sender.send(Err(error));
             }
         });
         Epoch { receiver: Some(receiver), worker: Some(worker), left: steps.saturating_sub(skipped) }
-    }
-
-    fn order(&self, epoch: u64) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.dataset.len()).collect();
-        if self.options.shuffle {
-            order.shuffle(&mut generator(Purpose::Order, self.options.seed, epoch, 0));
-        }
-        order
     }
 }
 
@@ -138,39 +122,104 @@ fn generator(purpose: Purpose, seed: u64, epoch: u64, image: usize) -> ChaCha8Rn
     ChaCha8Rng::from_seed(key)
 }
 
-fn prepare(
-    dataset: &dyn Dataset,
-    renderer: &Renderer,
-    options: &LoaderOptions,
+/// What a stream gave for an image, where there is one.
+type Ahead = Option<Result<Stored, String>>;
+
+/// An epoch in preparation.
+struct Pass {
+    samples: Arc<dyn Samples>,
+    options: LoaderOptions,
     epoch: u64,
-    indices: &[usize],
-) -> Batch {
-    let [channels, height, width] = options.input;
-    let size = channels * height * width;
-    let mut images = vec![0.0; indices.len() * size];
-    for (&index, out) in indices.iter().zip(images.chunks_exact_mut(size)) {
-        let mut rng = generator(Purpose::Augmentation, options.seed, epoch, index);
-        let placement = Placement::random(options.crop_padding, options.horizontal_flip, &mut rng);
-        renderer.render(&dataset.image(index), placement, out);
-    }
-    let labels = indices.iter().map(|&index| dataset.label(index)).collect();
-    Batch { images, shape: [indices.len(), channels, height, width], labels }
 }
 
-/// The batches of one epoch, in order.
+impl Pass {
+    fn carry_out(
+        &self,
+        skipped: usize,
+        steps: usize,
+        sender: &SyncSender<Result<Batch, DataError>>,
+    ) -> Result<(), DataError> {
+        let LoaderOptions { batch_size, shuffle, seed, threads, .. } = self.options;
+        let mut rng = generator(Purpose::Order, seed, self.epoch, 0);
+        let order = self.samples.order(shuffle.then_some(&mut rng));
+        let pool = match threads {
+            0 | 1 => None,
+            _ => Some(
+                ThreadPoolBuilder::new()
+                    .num_threads(threads)
+                    .build()
+                    .map_err(|e| DataError::Threads { threads, reason: e.to_string() })?,
+            ),
+        };
+        let mut stream = self.samples.stream(&order, skipped.saturating_mul(batch_size).min(order.len()));
+        for indices in order.chunks(batch_size).take(steps).skip(skipped) {
+            let batch = self.prepare(indices, stream.as_mut(), pool.as_ref())?;
+            // Nothing but images that can't be read.
+            if batch.labels.is_empty() {
+                continue;
+            }
+            if sender.send(Ok(batch)).is_err() {
+                break; // nobody asks for more
+            }
+        }
+        Ok(())
+    }
+
+    fn prepare(
+        &self,
+        indices: &[usize],
+        stream: Option<&mut Stream>,
+        pool: Option<&ThreadPool>,
+    ) -> Result<Batch, DataError> {
+        let [channels, height, width] = self.options.input;
+        let size = channels * height * width;
+        let mut images = vec![0.0; indices.len() * size];
+        let stored: Vec<Ahead> = match stream {
+            Some(stream) => stream.map(Some).take(indices.len()).collect(),
+            None => indices.iter().map(|_| None).collect(),
+        };
+        let render = |((&index, stored), out): ((&usize, Ahead), &mut [f32])| {
+            let mut rng = generator(Purpose::Augmentation, self.options.seed, self.epoch, index);
+            self.samples.render(index, stored, &mut rng, out)
+        };
+        let there: Vec<bool> = match pool {
+            Some(pool) => pool.install(|| {
+                let jobs = indices.par_iter().zip(stored).zip(images.par_chunks_exact_mut(size));
+                jobs.with_max_len(1).map(render).collect::<Result<_, _>>()
+            })?,
+            None => {
+                indices.iter().zip(stored).zip(images.chunks_exact_mut(size)).map(render).collect::<Result<_, _>>()?
+            }
+        };
+        let mut labels = Vec::with_capacity(indices.len());
+        for (position, (&index, _)) in indices.iter().zip(&there).enumerate().filter(|(_, (_, there))| **there) {
+            if labels.len() < position {
+                images.copy_within(position * size..(position + 1) * size, labels.len() * size);
+            }
+            labels.push(self.samples.label(index));
+        }
+        images.truncate(labels.len() * size);
+        Ok(Batch { images, shape: [labels.len(), channels, height, width], labels })
+    }
+}
+
+/// The batches of one epoch, in order. After an error there are none.
 pub struct Epoch {
-    receiver: Option<Receiver<Batch>>,
+    receiver: Option<Receiver<Result<Batch, DataError>>>,
     worker: Option<JoinHandle<()>>,
     left: usize,
 }
 
 impl Iterator for Epoch {
-    type Item = Batch;
+    type Item = Result<Batch, DataError>;
 
-    fn next(&mut self) -> Option<Batch> {
+    fn next(&mut self) -> Option<Self::Item> {
         match self.receiver.as_ref()?.recv() {
             Ok(batch) => {
-                self.left -= 1;
+                self.left = self.left.saturating_sub(1);
+                if batch.is_err() {
+                    self.receiver = None;
+                }
                 Some(batch)
             }
             Err(_) => {
@@ -184,12 +233,11 @@ impl Iterator for Epoch {
         }
     }
 
+    /// Batches of images that can't be read at all are counted, too, until they are left out.
     fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.left, Some(self.left))
+        (0, Some(self.left))
     }
 }
-
-impl ExactSizeIterator for Epoch {}
 
 impl Drop for Epoch {
     fn drop(&mut self) {

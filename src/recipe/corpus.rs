@@ -112,7 +112,13 @@ const CASES: &[Case] = &[
     ),
     // Words.
     case("anneal: cosine", "anneal: cosin", "unknown-value", (39, 13), &["did you mean `cosine`?", "`linear`"]),
-    case("kind: idx", "kind: folder", "unknown-value", (9, 9), &["known values: `idx`, `synthetic`"]),
+    case(
+        "kind: idx",
+        "kind: imagenet",
+        "unknown-value",
+        (9, 9),
+        &["known values: `idx`, `folder`, `shards`, `synthetic`"],
+    ),
     case("stage: finetune", "stage: finetun", "unknown-value", (44, 12), &["did you mean `finetune`?", "`calibrate`"]),
     case("batch_norm: train", "batch_norm: freeze", "unknown-value", (42, 17), &["known values: `train`, `frozen`"]),
     // Ranges.
@@ -203,6 +209,78 @@ const RULE: &str = "----------------------------------------";
 
 fn position(finding: &Finding) -> (usize, usize) {
     (finding.line.unwrap_or(0), finding.column.unwrap_or(0))
+}
+
+/// A recipe of photographs, and the keys that its `data` may have.
+const PHOTOGRAPHS: &str = "version: 1
+model: {path: m.pt, input: 3x224x224}
+data:
+  kind: folder
+  path: /data/imagenet
+  resize: 256
+  interpolation: bilinear
+  scale: [0.08, 1]
+  ratio: [0.75, 1.3333]
+  mean: [0.485, 0.456, 0.406]
+  std: [0.229, 0.224, 0.225]
+  max_unreadable: 3
+  threads: 4
+stages: [{stage: train, length: 1ep}]
+";
+
+/// Changes of that recipe.
+const PHOTOGRAPH_CASES: &[Case] = &[
+    case("  path: /data/imagenet\n", "", "missing-key", (3, 1), &["`path` in `data`", "/data/imagenet"]),
+    case("  kind: folder", "  kind: folders", "unknown-value", (4, 9), &["did you mean `folder`?"]),
+    case("  kind: folder", "  kind: idx", "unknown-key", (6, 3), &["`resize` belongs in `data` of the kind `folder`"]),
+    case(
+        "  kind: folder\n  path: /data/imagenet",
+        "  kind: shards\n  train: a.tar",
+        "missing-key",
+        (3, 1),
+        &["`val` in `data`", "imagenet-val-{000000..000006}.tar"],
+    ),
+    case(
+        "  resize: 256",
+        "  crop_padding: 4",
+        "unknown-key",
+        (6, 3),
+        &["`crop_padding` belongs in `data` of the kind `idx`"],
+    ),
+    case("  resize: 256", "  shuffle_buffer: 9", "unknown-key", (6, 3), &["belongs in `data` of the kind `shards`"]),
+    case("resize: 256", "resize: 223", "too-small", (6, 11), &["(223) is below the network's input, 3x224x224"]),
+    case("bilinear", "lanczos", "unknown-value", (7, 18), &["known values: `bilinear`, `bicubic`"]),
+    case("scale: [0.08, 1]", "scale: [0.08]", "wrong-length", (8, 3), &["must have 2 items, found 1", "[0.08,1.0]"]),
+    case("scale: [0.08, 1]", "scale: 0.08", "wrong-type", (8, 10), &["must be a list"]),
+    case("scale: [0.08, 1]", "scale: []", "empty-value", (8, 3), &["`scale` in `data` is empty"]),
+    case("scale: [0.08, 1]", "scale: [0.08, 1.1]", "out-of-range", (8, 17), &["at least 0.0001 and at most 1"]),
+    case("scale: [0.08, 1]", "scale: [1, 0.08]", "range-order", (8, 3), &["(1) is above the greatest (0.08)"]),
+    case("ratio: [0.75, 1.3333]", "ratio: [2, 1]", "range-order", (9, 3), &["the least `ratio`"]),
+    case("ratio: [0.75, 1.3333]", "ratio: [0, 1]", "out-of-range", (9, 11), &["at least 0.01"]),
+    case("0.456, 0.406", "0.456", "wrong-length", (10, 3), &["must have 3 items, found 2"]),
+    case("0.229, 0.224", "0.229, 0", "out-of-range", (11, 16), &["at least 0.0001"]),
+    case("max_unreadable: 3", "max_unreadable: -1", "out-of-range", (12, 19), &["at least 0"]),
+    case("threads: 4", "threads: 0", "out-of-range", (13, 12), &["at least 1"]),
+    case("3x224x224", "1x224x224", "wrong-channels", (4, 9), &["photographs have 3 channels"]),
+];
+
+#[test]
+fn every_wrong_recipe_of_photographs_gives_its_finding_at_its_place() {
+    Recipe::parse(PHOTOGRAPHS, "x.yaml", &[]).unwrap();
+    let mut wrong = Vec::new();
+    for case in PHOTOGRAPH_CASES {
+        assert!(PHOTOGRAPHS.contains(case.from), "{}", case.from);
+        let text = PHOTOGRAPHS.replacen(case.from, case.to, 1);
+        let error = Recipe::parse(&text, "x.yaml", &[]).unwrap_err();
+        let right = error.findings.iter().any(|finding| {
+            (finding.code, position(finding)) == (case.code, case.at)
+                && case.says.iter().all(|words| finding.to_string().contains(words))
+        });
+        if !right {
+            wrong.push(format!("{:?} -> {:?}:\n{error}", case.from, case.to));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
 
 #[test]

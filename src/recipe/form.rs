@@ -202,10 +202,15 @@ impl Form {
     }
 
     fn list(&mut self, node: &Node, items: &[Node], schema: &Json, spot: &Spot) {
-        if (items.len() as u64) < schema["minItems"].as_u64().unwrap_or(0) {
+        if items.is_empty() && schema["minItems"].as_u64() > Some(0) {
             let message = format!("{} is empty", spot.name);
             let help = "give it at least one item".to_string();
             self.say(node.place, "empty-value", &spot.path, message, Some(help));
+        } else if let (Some(least), Some(most)) = (schema["minItems"].as_u64(), schema["maxItems"].as_u64())
+            && !(least..=most).contains(&(items.len() as u64))
+        {
+            let message = format!("{} must have {most} items, found {}", spot.name, items.len());
+            self.say(node.place, "wrong-length", &spot.path, message, hint(schema, spot));
         }
         for (index, item) in items.iter().enumerate() {
             self.value(item, &schema["items"], &spot.item(index));

@@ -50,7 +50,9 @@ use findings::Problem;
 pub(crate) use findings::nearest_word;
 pub use findings::{Diagnostics, Finding, Source};
 pub use keys::keys_page;
-pub use language::{Data, IdxData, Mode, Model, Recipe, SyntheticData};
+pub use language::{
+    Data, FolderData, IdxData, Interpolation, Mode, Model, Photographs, Recipe, ShardData, SyntheticData,
+};
 pub use overrides::{Override, OverrideError};
 pub use schema::schema;
 pub use shipped::{NotShipped, SCHEMA_FILE, SHIPPED, Shipped};

@@ -44,7 +44,7 @@ pub(super) fn catalog(schema: &'static Json) -> Vec<(String, Vec<&'static str>)>
             Some((tag, branches)) => {
                 for branch in branches {
                     let kind = constant(branch, tag).unwrap_or_default();
-                    let name = if item { format!("{tag} `{kind}`") } else { format!("`{key}`") };
+                    let name = if item { format!("{tag} `{kind}`") } else { format!("`{key}` of the {tag} `{kind}`") };
                     found.push((name, keys(branch).collect()));
                 }
             }

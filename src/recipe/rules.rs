@@ -4,7 +4,9 @@ use std::collections::HashSet;
 
 use super::document::Node;
 use super::findings::Problem;
+use super::language::{Data, Photographs};
 use super::stage::{BasisLearning, CalibrateStage, PartitionRule, Stage, Transform};
+use super::values::InputShape;
 
 /// Every finding about order and relations, beyond those about the `form`.
 ///
@@ -15,6 +17,9 @@ pub(super) fn check(root: &Node, form: &[Problem]) -> Vec<Problem> {
     let paths: HashSet<&str> = form.iter().map(|problem| &*problem.path).collect();
     let faulty: HashSet<&str> = paths.iter().filter_map(|p| p.split('.').next()).collect();
     let mut problems = Vec::new();
+    if !faulty.iter().any(|path| matches!(*path, "data" | "model")) {
+        problems.extend(data(root));
+    }
     let kinds: Option<Vec<&str>> = stages
         .iter()
         .enumerate()
@@ -58,6 +63,38 @@ pub(super) fn check(root: &Node, form: &[Problem]) -> Vec<Problem> {
         }
     }
     problems
+}
+
+/// Every finding about the relations of the data's keys to each other and to the network's input.
+fn data(root: &Node) -> Vec<Problem> {
+    let part = |key: &str| root.get(key).map(Node::to_json);
+    let Some(Ok(data)) = part("data").map(serde_json::from_value::<Data>) else { return Vec::new() };
+    let input = root.get("model").and_then(|model| model.get("input")?.text()?.parse::<InputShape>().ok());
+    let (Some(Photographs { resize, scale, ratio, .. }), Some(input)) = (data.photographs(), input) else {
+        return Vec::new();
+    };
+    let mut found: Vec<Relation> = Vec::new();
+    for (key, [least, greatest]) in [("scale", scale), ("ratio", ratio)] {
+        if least > greatest {
+            let message = format!("the least `{key}` ({least}) is above the greatest ({greatest})");
+            found.push((key, "range-order", message, "write the lesser one first".into()));
+        }
+    }
+    if resize < input.height.max(input.width) {
+        let message = format!("`resize` ({resize}) is below the network's input, {input}");
+        let help =
+            "the input is cut out of the scaled image: `resize` is at least as long as its sides, commonly 8/7 of them";
+        found.push(("resize", "too-small", message, help.into()));
+    }
+    if input.channels != 3 {
+        let message = format!("photographs have 3 channels, the network's input, {input}, has {}", input.channels);
+        found.push(("kind", "wrong-channels", message, "take a network for images of 3 channels".into()));
+    }
+    let problem = |(key, code, message, help): Relation| {
+        let path = format!("data.{key}");
+        Problem { place: root.nearest(&path).place, code, path, message, help: Some(help) }
+    };
+    found.into_iter().map(problem).collect()
 }
 
 /// What is wrong between two values: key of the stage, code, message, help.

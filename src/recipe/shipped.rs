@@ -39,6 +39,14 @@ pub const SHIPPED: &[Shipped] = shipped![
     "fashion-mnist/modes/mp_grouped.yaml",
     "fashion-mnist/modes/uniform.yaml",
     "fashion-mnist/resnet18-joint.yaml",
+    "imagenet/base.yaml",
+    "imagenet/baseline-dr_only.yaml",
+    "imagenet/baseline-dr_then_mp.yaml",
+    "imagenet/baseline-mp.yaml",
+    "imagenet/baseline-mp_grouped.yaml",
+    "imagenet/baseline-uniform.yaml",
+    "imagenet/mobilenet_v2-joint.yaml",
+    "imagenet/resnet18-joint.yaml",
 ];
 
 /// No shipped recipe has this name.

@@ -72,6 +72,22 @@ pub(super) fn overrides(texts: &[&str]) -> Vec<Override> {
 }
 
 #[test]
+fn photographs_need_nothing_but_their_place() {
+    let recipe = load(
+        "version: 1\nmodel: {path: m.pt, input: 3x224x224}\ndata: {kind: folder, path: d}\nstages: [{stage: train, length: 1ep}]\n",
+    );
+    let photographs = recipe.data.photographs().unwrap();
+    assert_eq!((photographs.resize, photographs.interpolation), (256, Interpolation::Bilinear));
+    assert_eq!((photographs.scale, photographs.ratio), ([0.08, 1.0], [3.0 / 4.0, 4.0 / 3.0]));
+    assert_eq!((photographs.mean, photographs.std), ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]));
+    assert_eq!((photographs.horizontal_flip, photographs.max_unreadable, photographs.threads), (true, 0, None));
+    assert_eq!(load(&recipe.resolved_yaml()), recipe);
+    let text = "version: 1\nmodel: {path: m.pt, input: 3x224x224}\ndata: {kind: shards, train: \"t-{0..3}.tar\", val: v.tar}\nstages: [{stage: train, length: 1ep}]\n";
+    let Data::Shards(data) = &load(text).data else { panic!("no shards") };
+    assert!(data.train.ends_with("recipes/t-{0..3}.tar") && data.val.is_absolute(), "{data:?}");
+}
+
+#[test]
 fn synthetic_data_needs_nothing_but_its_kind() {
     let recipe = load(&SMALL.replace("{kind: idx, path: d}", "{kind: synthetic}"));
     let Data::Synthetic(data) = &recipe.data else { panic!("not synthetic data") };

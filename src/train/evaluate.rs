@@ -103,7 +103,8 @@ impl Histograms {
     }
 }
 
-/// Evaluates on a whole split, in evaluation mode. `progress(done, total)` is called after each batch.
+/// Evaluates on a whole split, in evaluation mode. `seen((done, total), logits, labels)` is called after each
+/// batch.
 ///
 /// # Errors
 /// If the network or the data fail.
@@ -113,7 +114,7 @@ pub fn evaluate(
     feed: &Feed,
     split: Split,
     with_entropy: bool,
-    mut progress: impl FnMut(u64, u64) -> Result<(), TrainError>,
+    mut seen: impl FnMut((u64, u64), &Tensor, &Tensor) -> Result<(), TrainError>,
 ) -> Result<Evaluation, TrainError> {
     model.network.set_train(false, false)?;
     let quantizers = compressor.map(|c| no_grad(|| c.quantizers())).transpose()?;
@@ -135,7 +136,7 @@ pub fn evaluate(
         correct += logits.f_argmax(1, false)?.f_eq_tensor(&y)?.f_sum(Kind::Double)?.f_double_value(&[])?;
         loss += logits.f_cross_entropy_loss(&y, None::<&Tensor>, Reduction::Sum, -100, 0.0)?.f_double_value(&[])?;
         images += y.size()[0] as usize;
-        progress(images as u64, feed.images(split) as u64)?;
+        seen((images as u64, feed.images(split) as u64), &logits, &y)?;
     }
     let count = images.max(1) as f64;
     let entropy = match compressor {

@@ -232,6 +232,7 @@ impl Fit<'_> {
             images_per_second: means.images_per_second,
             waiting: means.waiting,
         })?;
+        session.tell_unreadable()?;
         self.window = Window::new(session.device)?;
         Ok(())
     }

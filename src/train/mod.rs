@@ -29,7 +29,7 @@ mod validate;
 mod window;
 
 pub use about::recipe_of_run;
-pub use bench::{BenchOptions, Moment, Row, UnknownRow, WARM_UP, bench, peak_of_row};
+pub use bench::{BenchOptions, Loading, Moment, Row, UnknownRow, WARM_UP, bench, bench_loading, peak_of_row};
 pub use checkpoint::{OpenedRun, open_run};
 pub use error::TrainError;
 pub use evaluate::{Evaluation, evaluate};
@@ -38,6 +38,6 @@ pub use measure::{Measured, measure_model, measure_run};
 pub use reached::stored_bits;
 pub use resume::Cadence;
 pub use run::{Ended, RunOptions, run};
-pub use session::resolve_device;
+pub use session::{left_out, resolve_device};
 pub use stop::Stop;
 pub use validate::validate;

@@ -208,7 +208,7 @@ impl Session<'_> {
         let (sink, stop, step) = (&mut *self.sink, &self.stop, self.step);
         let mut last = Instant::now();
         let (model, compressor) = (&mut self.model, self.compressor.as_ref());
-        let found = evaluate(model, compressor, &self.feed, Split::Validation, with_entropy, |done, total| {
+        let found = evaluate(model, compressor, &self.feed, Split::Validation, with_entropy, |(done, total), _, _| {
             if stop.is_asked() {
                 return Err(TrainError::Interrupted { stage: stage.to_owned(), step });
             }
@@ -218,6 +218,7 @@ impl Session<'_> {
             }
             Ok(())
         })?;
+        self.tell_unreadable()?;
         self.sink.event(&Event::Evaluated {
             step: self.step,
             stage: stage.to_owned(),
@@ -248,6 +249,17 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// Reports images that could not be read since this was last called.
+    ///
+    /// # Errors
+    /// If a sink fails.
+    pub fn tell_unreadable(&mut self) -> Result<(), TrainError> {
+        if let Some(message) = left_out(&self.feed.take_unreadable()) {
+            self.sink.event(&Event::Warning { message })?;
+        }
+        Ok(())
+    }
+
     /// Reports the widths as they stand.
     ///
     /// # Errors
@@ -265,6 +277,15 @@ impl Session<'_> {
     /// If libtorch fails.
     pub fn site_rows(&self) -> Result<Vec<SiteRow>, TrainError> {
         site_rows(&self.model, self.compressor.as_ref())
+    }
+}
+
+/// A sentence about images that could not be read; none where all could.
+pub fn left_out(images: &[String]) -> Option<String> {
+    match images {
+        [] => None,
+        [one] => Some(format!("an image can't be read and is left out: {one}")),
+        many => Some(format!("{} images can't be read and are left out: {}", many.len(), many.join("; "))),
     }
 }
 

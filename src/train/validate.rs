@@ -64,7 +64,7 @@ pub fn validate(loaded: &Loaded, device: Device) -> Result<(Model, Feed), TrainE
             let text = error.to_string();
             let (message, help) = split_help(&text);
             let help = help.or_else(|| recipe.data.path().and_then(meant));
-            findings.push(source.finding("bad-data", "data.path", message, help));
+            findings.push(source.finding("bad-data", recipe.data.path_key(), message, help));
             None
         }
     };

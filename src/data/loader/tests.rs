@@ -1,5 +1,8 @@
-use super::*;
 use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::data::{Canvas, CanvasOptions, Dataset};
 
 /// `count` grey images of 4x4; each is filled with its index, which is its label, too.
 struct Numbered(usize);
@@ -23,49 +26,55 @@ impl Dataset for Numbered {
 }
 
 fn training() -> LoaderOptions {
-    LoaderOptions {
-        batch_size: 4,
-        input: [3, 6, 6],
-        mean: vec![0.5],
-        std: vec![0.25],
-        crop_padding: 2,
-        horizontal_flip: true,
-        shuffle: true,
-        drop_last: true,
-        seed: 7,
-    }
+    LoaderOptions { batch_size: 4, input: [3, 6, 6], shuffle: true, drop_last: true, seed: 7, threads: 1 }
 }
 
 fn evaluation() -> LoaderOptions {
-    LoaderOptions { crop_padding: 0, horizontal_flip: false, shuffle: false, drop_last: false, ..training() }
+    LoaderOptions { shuffle: false, drop_last: false, ..training() }
+}
+
+/// A data set of grey images of 4x4 on the input: in training they are shifted and mirrored.
+fn on_canvas(dataset: Arc<dyn Dataset>, options: &LoaderOptions) -> Arc<dyn Samples> {
+    let canvas = CanvasOptions {
+        input: options.input,
+        mean: vec![0.5],
+        std: vec![0.25],
+        crop_padding: if options.shuffle { 2 } else { 0 },
+        horizontal_flip: options.shuffle,
+    };
+    Arc::new(Canvas::new(dataset, canvas).unwrap())
 }
 
 fn loader(images: usize, options: LoaderOptions) -> Loader {
-    Loader::new(Arc::new(Numbered(images)), options).unwrap()
+    Loader::new(on_canvas(Arc::new(Numbered(images)), &options), options).unwrap()
 }
 
-fn labels(batches: impl Iterator<Item = Batch>) -> Vec<i64> {
-    batches.flat_map(|batch| batch.labels).collect()
+fn all(epoch: Epoch) -> Vec<Batch> {
+    epoch.map(Result::unwrap).collect()
+}
+
+fn labels(epoch: Epoch) -> Vec<i64> {
+    all(epoch).into_iter().flat_map(|batch| batch.labels).collect()
 }
 
 fn error(images: usize, options: LoaderOptions) -> String {
-    Loader::new(Arc::new(Numbered(images)), options).err().unwrap().to_string()
+    Loader::new(on_canvas(Arc::new(Numbered(images)), &options), options).err().unwrap().to_string()
 }
 
 #[test]
 fn evaluation_shows_every_image_in_order() {
     let loader = loader(10, evaluation());
-    let batches: Vec<_> = loader.epoch(3).collect();
+    let batches = all(loader.epoch(3));
     assert_eq!(batches.len(), loader.steps_per_epoch());
     let shapes: Vec<_> = batches.iter().map(|batch| batch.shape).collect();
     assert_eq!(shapes, [[4, 3, 6, 6], [4, 3, 6, 6], [2, 3, 6, 6]]);
     assert!(batches.iter().all(|batch| batch.images.len() == batch.shape.iter().product::<usize>()));
-    assert_eq!(labels(batches.into_iter()), (0..10).collect::<Vec<_>>());
+    assert_eq!(labels(loader.epoch(3)), (0..10).collect::<Vec<_>>());
 }
 
 #[test]
 fn images_stay_with_their_labels() {
-    for batch in loader(10, training()).epoch(0) {
+    for batch in all(loader(10, training()).epoch(0)) {
         for (label, image) in batch.labels.iter().zip(batch.images.chunks_exact(3 * 36)) {
             let wanted = (*label as f32 / 255.0 - 0.5) / 0.25;
             // The image's own value and, around it, black.
@@ -92,7 +101,7 @@ fn training_shows_whole_batches_without_repetition() {
 
 #[test]
 fn seed_and_epoch_alone_decide() {
-    let batches = |options, epoch| loader(40, options).epoch(epoch).collect::<Vec<_>>();
+    let batches = |options, epoch| all(loader(40, options).epoch(epoch));
     let first = batches(training(), 0);
     assert_eq!(first, batches(training(), 0));
     assert_ne!(first, batches(training(), 1));
@@ -100,17 +109,15 @@ fn seed_and_epoch_alone_decide() {
     // In a resumed run, too: an epoch does not need those before it.
     let loader = loader(40, training());
     drop(loader.epoch(0));
-    assert_eq!(loader.epoch(5).collect::<Vec<_>>(), batches(training(), 5));
+    assert_eq!(all(loader.epoch(5)), batches(training(), 5));
 }
 
 #[test]
 fn an_epoch_goes_on_in_the_middle() {
     let loader = loader(40, training());
-    let whole: Vec<_> = loader.epoch(3).collect();
+    let whole = all(loader.epoch(3));
     for skipped in 0..=whole.len() + 1 {
-        let rest = loader.epoch_from(3, skipped);
-        assert_eq!(rest.len(), whole.len().saturating_sub(skipped));
-        assert_eq!(rest.collect::<Vec<_>>(), whole.iter().skip(skipped).cloned().collect::<Vec<_>>());
+        assert_eq!(all(loader.epoch_from(3, skipped)), whole.iter().skip(skipped).cloned().collect::<Vec<_>>());
     }
 }
 
@@ -118,7 +125,7 @@ fn an_epoch_goes_on_in_the_middle() {
 fn augmentation_does_not_depend_on_the_batch_size() {
     let images = |batch_size| {
         let loader = loader(12, LoaderOptions { batch_size, ..training() });
-        loader.epoch(2).flat_map(|batch| batch.images).collect::<Vec<_>>()
+        all(loader.epoch(2)).into_iter().flat_map(|batch| batch.images).collect::<Vec<_>>()
     };
     assert_eq!(images(3), images(4));
 }
@@ -126,10 +133,10 @@ fn augmentation_does_not_depend_on_the_batch_size() {
 #[test]
 fn dropping_an_epoch_midway_ends_its_thread() {
     let dataset = Arc::new(Numbered(1000));
-    let loader = Loader::new(dataset.clone(), training()).unwrap();
+    let loader = Loader::new(on_canvas(dataset.clone(), &training()), training()).unwrap();
     let mut epoch = loader.epoch(0);
     assert!(epoch.next().is_some());
-    assert_eq!(epoch.len(), 249);
+    assert_eq!(epoch.size_hint(), (0, Some(249)));
     drop(epoch);
     drop(loader);
     assert_eq!(Arc::strong_count(&dataset), 1);
@@ -153,7 +160,7 @@ fn a_panic_is_not_the_end_of_the_epoch() {
             0
         }
     }
-    Loader::new(Arc::new(Broken), evaluation()).unwrap().epoch(0).count();
+    Loader::new(on_canvas(Arc::new(Broken), &evaluation()), evaluation()).unwrap().epoch(0).count();
 }
 
 #[test]
@@ -162,10 +169,89 @@ fn options_that_can_not_be_meant_are_refused() {
     let none = LoaderOptions { batch_size: 0, ..evaluation() };
     assert!(error(9, none).starts_with("batch_size is 0"));
     assert_eq!(error(3, training()), "the data set has 3 images, too few for one batch of 4");
-    let shift = LoaderOptions { crop_padding: 4, ..training() };
-    assert!(error(9, shift).contains("smaller than the images' shorter side, 4"));
     for input in [[3, 1 << 20, 1 << 40], [3, usize::MAX, usize::MAX]] {
         assert!(error(9, LoaderOptions { input, ..training() }).contains("does not fit into memory"));
     }
-    assert!(error(9, LoaderOptions { input: [3, 3, 6], ..training() }).contains("3x3x6"));
+}
+
+#[test]
+fn a_canvas_that_can_not_be_meant_is_refused() {
+    let options =
+        CanvasOptions { input: [3, 6, 6], mean: vec![0.5], std: vec![0.25], crop_padding: 4, horizontal_flip: false };
+    let error = |options| Canvas::new(Arc::new(Numbered(9)), options).err().unwrap().to_string();
+    assert!(error(options.clone()).contains("smaller than the images' shorter side, 4"));
+    assert!(error(CanvasOptions { input: [3, 3, 6], ..options }).contains("3x3x6"));
+}
+
+#[test]
+fn an_epoch_goes_on_from_any_batch() {
+    for options in [training(), evaluation()] {
+        let loader = loader(30, options);
+        let whole = all(loader.epoch(3));
+        for first in [1, 4, whole.len() - 1, whole.len(), whole.len() + 5] {
+            assert_eq!(all(loader.epoch_from(3, first)), whole[first.min(whole.len())..]);
+        }
+    }
+}
+
+#[test]
+fn the_number_of_threads_changes_nothing() {
+    let batches = |threads| all(loader(37, LoaderOptions { threads, ..training() }).epoch(1));
+    assert_eq!(batches(1), batches(2));
+    assert_eq!(batches(1), batches(5));
+}
+
+/// Images that are their own index, of which some can't be read.
+struct Holey {
+    broken: BTreeSet<usize>,
+    fatal: Option<usize>,
+}
+
+impl Samples for Holey {
+    fn len(&self) -> usize {
+        10
+    }
+    fn label(&self, index: usize) -> i64 {
+        index as i64
+    }
+    fn render(
+        &self,
+        index: usize,
+        _stored: Option<Result<Stored, String>>,
+        _rng: &mut ChaCha8Rng,
+        out: &mut [f32],
+    ) -> Result<bool, DataError> {
+        if self.fatal == Some(index) {
+            return Err(DataError::Unreadable { found: vec!["x.jpg: it is torn".into()], limit: 0 });
+        }
+        out.fill(if self.broken.contains(&index) { f32::NAN } else { index as f32 });
+        Ok(!self.broken.contains(&index))
+    }
+}
+
+#[test]
+fn images_that_can_not_be_read_leave_no_gap() {
+    for threads in [1, 3] {
+        let samples = Holey { broken: BTreeSet::from([1, 4, 5, 6, 7, 9]), fatal: None };
+        let options = LoaderOptions { threads, ..evaluation() };
+        let batches = all(Loader::new(Arc::new(samples), options).unwrap().epoch(0));
+        // The second batch has nothing left.
+        let labels: Vec<_> = batches.iter().map(|batch| batch.labels.clone()).collect();
+        assert_eq!(labels, [vec![0, 2, 3], vec![8]]);
+        for batch in batches {
+            assert_eq!(batch.shape, [batch.labels.len(), 3, 6, 6]);
+            let values = batch.labels.iter().flat_map(|&label| vec![label as f32; 108]);
+            assert_eq!(batch.images, values.collect::<Vec<_>>());
+        }
+    }
+}
+
+#[test]
+fn an_error_ends_the_epoch() {
+    let samples = Holey { broken: BTreeSet::new(), fatal: Some(5) };
+    let mut epoch = Loader::new(Arc::new(samples), evaluation()).unwrap().epoch(0);
+    assert_eq!(epoch.next().unwrap().unwrap().labels, [0, 1, 2, 3]);
+    let error = epoch.next().unwrap().unwrap_err().to_string();
+    assert!(error.contains("x.jpg: it is torn") && error.contains("`max_unreadable` (0)"), "{error}");
+    assert!(epoch.next().is_none());
 }

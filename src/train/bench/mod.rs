@@ -5,6 +5,7 @@
 //! lies ready; what data and evaluation cost is left out. Peaks of memory add up over a process, so that each is measured
 //! in one of its own: [`bench()`] keeps the calibrated rows in files, [`peak_of_row`] goes on from there.
 
+mod loading;
 mod row;
 mod subject;
 
@@ -17,6 +18,7 @@ use super::error::TrainError;
 use crate::libtorch::{peak_memory, set_deterministic};
 use crate::recipe::{self, InputShape, Transform};
 use crate::report::{BenchReport, BenchRow, Sinks};
+pub use loading::{Loading, bench_loading};
 pub use row::{Row, UnknownRow};
 use subject::Subject;
 
