@@ -25,7 +25,7 @@ pub(super) fn text(event: &Event) -> Option<String> {
             format!("goes on after step {}{within}", thousands(*step))
         }
         Event::StageStarted { epochs, steps, .. } if *steps > 0 => {
-            format!("{} steps, {epochs} epochs", thousands(*steps))
+            format!("{} steps, {} epochs", thousands(*steps), (100.0 * epochs).round() / 100.0)
         }
         Event::Step { loss, top1, bits, budget_bits, images_per_second, .. } => {
             step(loss, *top1, *bits, *budget_bits, *images_per_second)
