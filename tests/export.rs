@@ -4,68 +4,21 @@ mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::OnceLock;
 
+use common::exports::{agrees, export_as, fresh_folder, run_python};
 use common::{Run, dimbit_in, head, images, number, read_json, root, stages, tiny};
 use serde_json::Value as Json;
 use tempfile::tempdir;
 
-/// Folders that outlive the tests of this file: made anew each time.
-fn folder(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    if folder.exists() {
-        fs::remove_dir_all(&folder).unwrap();
-    }
-    fs::create_dir_all(&folder).unwrap();
-    folder
-}
-
 fn joint() -> &'static Run {
     static RUN: OnceLock<Run> = OnceLock::new();
-    RUN.get_or_init(|| Run::within(&folder("exported-joint"), &tiny()))
+    RUN.get_or_init(|| Run::within(&fresh_folder("exported-joint"), &tiny()))
 }
 
 /// Exports a run; hands back the file.
 fn export(run: &Run, name: &str, options: &[&str]) -> PathBuf {
-    export_and_say(run, name, options).0
-}
-
-/// Exports a run; hands back the file and what was printed.
-fn export_and_say(run: &Run, name: &str, options: &[&str]) -> (PathBuf, String) {
-    let file = run.folder.join(name);
-    let path = file.to_str().unwrap();
-    let all = [&["export", "run", "--format", "torchscript", "--out", path], options].concat();
-    let said = dimbit_in(&run.folder, &all).fine();
-    (file, said)
-}
-
-fn verify(run: &Run, file: &Path) -> Json {
-    dimbit_in(&run.folder, &["verify", "run", "--against", file.to_str().unwrap(), "--json"]).json()
-}
-
-/// What a user may rely on: the same predictions on the whole validation split, and no code that differs but by rounding.
-#[track_caller]
-fn agrees(run: &Run, file: &Path) -> Json {
-    let found = verify(run, file);
-    assert_eq!(found["images"], 1000, "{found}");
-    assert!(found["first_difference"].is_null(), "{found}");
-    assert!(number(&found, "agree") >= 998.0, "{found}");
-    assert_eq!(number(&found, "unexplained"), 0.0, "{found}");
-    assert!((number(&found, "top1_run") - number(&run.summary(), "top1")).abs() < 1e-9, "{found}");
-    found
-}
-
-/// The project's Python, which has torch. A user's own libtorch may come without one: then there is nothing to test with.
-fn python(arguments: &[&str]) -> Option<String> {
-    let python = root().join(".venv/bin/python");
-    if !python.exists() {
-        eprintln!("skipped: {} is missing", python.display());
-        return None;
-    }
-    let output = Command::new(python).args(arguments).env("OMP_NUM_THREADS", "1").output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Some(String::from_utf8(output.stdout).unwrap())
+    export_as("torchscript", run, name, options).0
 }
 
 #[test]
@@ -106,7 +59,7 @@ fn every_fold_is_exact() {
         for model in ["absorbs-scripted.pt", "absorbs-traced.pt"] {
             let run = Run::of(&(head(model) + &calibrate + search));
             for (options, folded) in [(&["--fold-batch-norm"][..], true), (&["--unfolded"], false)] {
-                let (file, said) = export_and_say(&run, "absorbs.pt", options);
+                let (file, said) = export_as("torchscript", &run, "absorbs.pt", options);
                 agrees(&run, &file);
                 let none = said.contains("; 0 of 12 transforms");
                 assert_eq!(none, !folded, "{placement}, {model}: {said}");
@@ -140,7 +93,7 @@ fn python_gets_the_same_predictions() {
     let file = export(joint(), "for-python.pt", &[]);
     let found = agrees(joint(), &file);
     let arguments = ["-c", COMPARE, file.to_str().unwrap(), images().to_str().unwrap()].map(str::to_owned);
-    let Some(printed) = python(&arguments.each_ref().map(String::as_str)) else { return };
+    let Some(printed) = run_python(&arguments.each_ref().map(String::as_str)) else { return };
     let by_python: Json = serde_json::from_str(&printed).unwrap();
     // 1,000 images; other batch sizes may add up in another order, so a tie may fall the other way.
     assert!((number(&by_python, "top1") - number(&found, "top1_file")).abs() < 0.11, "{by_python} {found}");
@@ -158,7 +111,7 @@ fn the_example_classifies_an_image_and_reads_the_metadata() {
     bytes.extend(format!("{header:<117}\n").bytes());
     bytes.extend((0..28 * 28).map(|i| (i % 256) as u8));
     fs::write(&array, bytes).unwrap();
-    let Some(printed) = python(&[script.to_str().unwrap(), file, array.to_str().unwrap()]) else { return };
+    let Some(printed) = run_python(&[script.to_str().unwrap(), file, array.to_str().unwrap()]) else { return };
     let bits = number(&joint().summary(), "bits_per_value");
     assert!(printed.starts_with(&format!("4 compressed sites, {bits:.4} bits per value\n")), "{printed}");
     assert!(printed.contains("block.relu#2: codes [1, "), "{printed}");
@@ -195,7 +148,7 @@ fn a_step_that_is_off_by_a_percent_is_found_and_its_site_named() {
         let file = file.to_str().unwrap().to_owned();
         arguments.extend([file, (*buffer).to_owned(), (*factor).to_owned(), wrong(number)]);
     }
-    if python(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).is_none() {
+    if run_python(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).is_none() {
         return;
     }
     for (number, (_, buffer, _, site)) in cases.iter().enumerate() {
@@ -217,7 +170,7 @@ fn a_step_that_is_off_by_a_percent_is_found_and_its_site_named() {
 fn the_metadata_tell_what_the_file_is() {
     let file = export(joint(), "told.pt", &[]);
     let name = "archive/extra/dimbit.json";
-    let Some(text) = python(&[
+    let Some(text) = run_python(&[
         "-c",
         "import sys, zipfile; print(zipfile.ZipFile(sys.argv[1]).read(sys.argv[2]).decode())",
         file.to_str().unwrap(),

@@ -6,9 +6,9 @@ mod common;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::OnceLock;
 
+use common::exports::{agrees, export_as, fresh_folder, python, run_python};
 use common::{Run, dimbit_in, fixture, head, images, number, root, stages, tiny};
 use dimbit::export::onnx::{Engine, encode};
 use dimbit::libtorch::{Baked, Network};
@@ -16,53 +16,13 @@ use serde_json::Value as Json;
 use tch::{Device, Kind, Tensor, no_grad};
 use tempfile::tempdir;
 
-/// A run that outlives the tests of this file: made anew each time.
 fn joint() -> &'static Run {
     static RUN: OnceLock<Run> = OnceLock::new();
-    RUN.get_or_init(|| {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("onnx-joint");
-        if folder.exists() {
-            fs::remove_dir_all(&folder).unwrap();
-        }
-        fs::create_dir_all(&folder).unwrap();
-        Run::within(&folder, &tiny())
-    })
-}
-
-/// The project's Python, which has ONNX and ONNX Runtime. A user's own libtorch may come without one: then there is nothing
-/// to test with.
-fn python() -> Option<PathBuf> {
-    let python = root().join(".venv/bin/python");
-    if !python.exists() {
-        eprintln!("skipped: {} is missing", python.display());
-        return None;
-    }
-    Some(python)
-}
-
-fn run_python(arguments: &[&str]) -> Option<String> {
-    let output = Command::new(python()?).args(arguments).env("OMP_NUM_THREADS", "1").output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Some(String::from_utf8(output.stdout).unwrap())
+    RUN.get_or_init(|| Run::within(&fresh_folder("onnx-joint"), &tiny()))
 }
 
 fn export(run: &Run, name: &str, options: &[&str]) -> PathBuf {
-    let file = run.folder.join(name);
-    let path = file.to_str().unwrap();
-    dimbit_in(&run.folder, &[&["export", "run", "--format", "onnx", "--out", path], options].concat()).fine();
-    file
-}
-
-/// What a user may rely on: the same predictions on the whole validation split, and no code that differs but by rounding.
-#[track_caller]
-fn agrees(run: &Run, file: &Path) -> Json {
-    let found = dimbit_in(&run.folder, &["verify", "run", "--against", file.to_str().unwrap(), "--json"]).json();
-    assert_eq!(found["images"], 1000, "{found}");
-    assert!(found["first_difference"].is_null(), "{found}");
-    assert!(number(&found, "agree") >= 998.0, "{found}");
-    assert_eq!(number(&found, "unexplained"), 0.0, "{found}");
-    assert!((number(&found, "top1_run") - number(&run.summary(), "top1")).abs() < 1e-9, "{found}");
-    found
+    export_as("onnx", run, name, options).0
 }
 
 const CHECK: &str = r#"

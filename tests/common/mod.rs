@@ -1,6 +1,7 @@
 //! What the tests that drive the program share.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub mod exports;
 pub mod logs;
 
 use std::fs;
