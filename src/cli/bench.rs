@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::print;
-use crate::recipe::{Device, InputShape, Recipe, Transform};
+use crate::recipe::{Device, InputShape, Recipe, SaveActivations, Transform};
 use crate::report::{Console, Event, Sink, Verbosity, bench_table};
 use crate::train::{BenchOptions, Loading, Moment, Row, TrainError, WARM_UP, bench, bench_loading, peak_of_row};
 
@@ -50,6 +50,9 @@ pub struct Bench {
     /// Let the compressed rows follow a float network, as a search does by default: its forward pass counts.
     #[arg(long)]
     distillation: bool,
+    /// What convolutions keep of compressed activations for their backward pass, as the recipe's key says.
+    #[arg(long, value_enum, default_value_t = Kept::Full)]
+    save_activations: Kept,
     /// Leave out the peak memory, for which each row takes some more steps in a process of its own.
     #[arg(long)]
     no_memory: bool,
@@ -71,6 +74,14 @@ enum TransformName {
     Pca,
     /// Site by site what pays, within `--max-mac-overhead`.
     Auto,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kept {
+    /// Their values.
+    Full,
+    /// Their integer codes.
+    Packed,
 }
 
 fn bits(text: &str) -> Result<f64, String> {
@@ -150,6 +161,10 @@ impl Bench {
             max_mac_overhead: self.max_mac_overhead,
             target_bits: self.target_bits,
             distillation: self.distillation,
+            save_activations: match self.save_activations {
+                Kept::Full => SaveActivations::Full,
+                Kept::Packed => SaveActivations::Packed,
+            },
         }
     }
 

@@ -90,6 +90,7 @@ unsafe extern "C" {
     pub(super) fn dimbit_network_run(
         network: *mut CNetwork,
         observed: c_int,
+        packed: *mut i64,
         input: *const C_tensor,
         hook: Option<Hook>,
         context: *mut c_void,

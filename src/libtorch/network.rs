@@ -35,6 +35,18 @@ pub enum Hooked {
     Activated(Tensor),
 }
 
+/// What the layers behind a codec keep of its output for their backward pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Saved {
+    /// The output itself.
+    #[default]
+    Full,
+    /// The codes that it was made from, each as wide as its group has codes; backward makes the output from them anew, the
+    /// same to the last bit. Convolutions and max-poolings do so, behind a [`quantize`](super::quantize) or a
+    /// [`codec`](super::codec) that ran in one pass on the CPU; other layers keep the output.
+    Packed,
+}
+
 impl From<Option<Tensor>> for Hooked {
     fn from(replaced: Option<Tensor>) -> Self {
         replaced.map_or(Self::Unchanged, Self::Replaced)
@@ -330,7 +342,26 @@ impl Network {
     ///
     /// # Errors
     /// [`LibtorchError::Hook`] with the hook's own error, [`LibtorchError::Forward`] if the input doesn't fit.
-    pub fn forward<F, H, E>(&self, input: &Tensor, mut hook: F) -> Result<Tensor, LibtorchError>
+    pub fn forward<F, H, E>(&self, input: &Tensor, hook: F) -> Result<Tensor, LibtorchError>
+    where
+        F: FnMut(usize, Position, &Tensor) -> Result<H, E>,
+        H: Into<Hooked>,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        Ok(self.forward_saving(input, Saved::Full, hook)?.0)
+    }
+
+    /// Like [`Self::forward`], with a say in what layers keep of the tensors that the hooks put in. Returns also of how many
+    /// sites that is codes.
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
+    pub fn forward_saving<F, H, E>(
+        &self,
+        input: &Tensor,
+        saved: Saved,
+        mut hook: F,
+    ) -> Result<(Tensor, usize), LibtorchError>
     where
         F: FnMut(usize, Position, &Tensor) -> Result<H, E>,
         H: Into<Hooked>,
@@ -340,7 +371,7 @@ impl Network {
             let position = if call.position == 0 { Position::Before } else { Position::After };
             hook(call.index, position, call.input).map(Into::into).map_err(Into::into)
         };
-        self.run(input, false, &mut visit)
+        self.run(input, false, saved, &mut visit)
     }
 
     /// Runs `forward` without changes and reports the shapes that it saw.
@@ -365,19 +396,28 @@ impl Network {
             }
             Ok(Hooked::Unchanged)
         };
-        let output = self.run(input, true, &mut visit)?;
+        let (output, _) = self.run(input, true, Saved::Full, &mut visit)?;
         Ok((seen, output))
     }
 
-    fn run(&self, input: &Tensor, observed: bool, visit: &mut Visitor<'_>) -> Result<Tensor, LibtorchError> {
+    fn run(
+        &self,
+        input: &Tensor,
+        observed: bool,
+        saved: Saved,
+        visit: &mut Visitor<'_>,
+    ) -> Result<(Tensor, usize), LibtorchError> {
         let mut state = HookState { visit, failure: None };
         let mut output = std::ptr::null_mut();
         let context = (&raw mut state).cast();
+        let mut packed = 0_i64;
+        let count = if saved == Saved::Packed { &raw mut packed } else { std::ptr::null_mut() };
         // SAFETY: `state` outlives the call, which calls back on this thread only; the output is handed over.
         let result = call(|error| unsafe {
             ffi::dimbit_network_run(
                 self.handle,
                 observed.into(),
+                count,
                 input.as_ptr(),
                 Some(trampoline),
                 context,
@@ -390,7 +430,7 @@ impl Network {
         }
         result.map_err(|reason| LibtorchError::Forward { input: input.size(), reason })?;
         // SAFETY: set on success, owned by us.
-        Ok(unsafe { Tensor::from_ptr(output) })
+        Ok((unsafe { Tensor::from_ptr(output) }, usize::try_from(packed).unwrap_or(0)))
     }
 }
 

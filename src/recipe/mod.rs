@@ -59,7 +59,7 @@ pub use shipped::{NotShipped, SCHEMA_FILE, SHIPPED, Shipped};
 pub use sites::{SitePattern, SitePatterns, UnmatchedPattern};
 pub use stage::{
     BasisLearning, BatchNorm, CalibrateStage, FinetuneStage, InitialRanges, PartitionRule, Placement, Retraining,
-    SearchStage, Stage, TrainStage, Transform,
+    SaveActivations, SearchStage, Stage, TrainStage, Transform,
 };
 pub use values::{Device, InputShape, Length, Portion, ValueError};
 

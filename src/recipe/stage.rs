@@ -206,6 +206,11 @@ pub struct SearchStage {
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub entropy_weight: f64,
+    /// What convolutions and max-poolings keep of a compressed activation for their backward pass: `full`, its values, or
+    /// `packed`, its integer codes, from which the values are made anew bit for bit. Packed takes less memory and more time;
+    /// on the CPU, for codecs with a fixed basis (or none) in front of ReLU or ReLU6, others keep values. Default: `full`.
+    #[serde(default)]
+    pub save_activations: SaveActivations,
     /// Whether dropped groups come back where the loss gains more than their bits cost; never what the calibration's
     /// `kept` has dropped. Default: true.
     #[serde(default = "defaults::revival")]
@@ -227,6 +232,7 @@ impl SearchStage {
             batch_norm: BatchNorm::default(),
             distillation: defaults::distillation(),
             entropy_weight: 0.0,
+            save_activations: SaveActivations::default(),
             revival: defaults::revival(),
         }
     }
@@ -272,6 +278,11 @@ pub struct FinetuneStage {
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub entropy_weight: f64,
+    /// What convolutions and max-poolings keep of a compressed activation for their backward pass: `full`, its values, or
+    /// `packed`, its integer codes, from which the values are made anew bit for bit. Packed takes less memory and more time;
+    /// on the CPU, for codecs with a fixed basis (or none) in front of ReLU or ReLU6, others keep values. Default: `full`.
+    #[serde(default)]
+    pub save_activations: SaveActivations,
 }
 
 /// How weights and quantizers train while activations are compressed: the keys that `search` and `finetune` share.
@@ -293,6 +304,8 @@ pub struct Retraining {
     pub distillation: f64,
     /// Weight of the estimated code length.
     pub entropy_weight: f64,
+    /// What is kept of compressed activations for the backward pass.
+    pub save_activations: SaveActivations,
 }
 
 macro_rules! retraining {
@@ -309,6 +322,7 @@ macro_rules! retraining {
                     batch_norm: self.batch_norm,
                     distillation: self.distillation,
                     entropy_weight: self.entropy_weight,
+                    save_activations: self.save_activations,
                 }
             }
         }
@@ -400,6 +414,17 @@ pub enum BatchNorm {
     /// Like `train`; at the stage's end the running statistics are averaged anew over training images, with weights and
     /// widths as they stand then.
     Reestimated,
+}
+
+/// What the layers that read a compressed activation keep of it for their backward pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SaveActivations {
+    /// Its values.
+    #[default]
+    Full,
+    /// Its integer codes.
+    Packed,
 }
 
 /// The values of keys that are left out.

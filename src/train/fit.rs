@@ -11,7 +11,8 @@ use super::resume::{FitState, Interrupted, Place};
 use super::session::Session;
 use super::trainer::{Step, Trainer};
 use super::window::Window;
-use crate::recipe::{BatchNorm, Length, Retraining};
+use crate::libtorch::Saved;
+use crate::recipe::{BatchNorm, Length, Retraining, SaveActivations};
 use crate::report::{Event, Losses};
 
 /// How a stage trains.
@@ -41,6 +42,8 @@ pub struct Phase {
     pub distillation: f64,
     /// Weight of the estimated code length.
     pub entropy_weight: f64,
+    /// What the layers behind codecs keep for their backward pass.
+    pub saved: Saved,
 }
 
 impl Phase {
@@ -59,6 +62,10 @@ impl Phase {
             batch_norm: keys.batch_norm,
             distillation: keys.distillation,
             entropy_weight: keys.entropy_weight,
+            saved: match keys.save_activations {
+                SaveActivations::Full => Saved::Full,
+                SaveActivations::Packed => Saved::Packed,
+            },
         }
     }
 }

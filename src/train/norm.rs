@@ -9,7 +9,7 @@ use tch::{Tensor, no_grad};
 
 use super::error::TrainError;
 use super::session::Session;
-use crate::libtorch::LibtorchError;
+use crate::libtorch::{LibtorchError, Saved};
 
 /// Images that the statistics are averaged over.
 const IMAGES: usize = 2048;
@@ -94,7 +94,7 @@ fn after_batch(
         for counter in counters.iter_mut() {
             let _ = counter.f_zero_().map_err(LibtorchError::from)?;
         }
-        let _logits = session.forward(x, None)?;
+        let _outcome = session.forward(x, None, Saved::Full)?;
         Ok(copies(running)?)
     })
 }

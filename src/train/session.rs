@@ -13,7 +13,7 @@ use super::resume::{Captured, FitState, Interrupted, Keeper, State, capture, on_
 use super::stop::Stop;
 use crate::compress::compressor::Compressor;
 use crate::data::Split;
-use crate::libtorch::{Hooked, LibtorchError, Network, cuda_devices};
+use crate::libtorch::{Hooked, LibtorchError, Network, Saved, cuda_devices};
 use crate::model::Model;
 use crate::recipe::{self, Recipe};
 use crate::report::{Event, GroupRow, LogMark, Sink, SiteRow};
@@ -185,16 +185,22 @@ impl Session<'_> {
         keeper.keep_teacher(&tensors)
     }
 
-    /// Logits of a batch, with the codecs in place. With `rates`, the codecs add their estimated code lengths to it.
+    /// Logits of a batch, with the codecs in place. With `rates`, the codecs add their estimated code lengths to it. `saved`:
+    /// what the layers behind the codecs keep for the backward pass. Returns also at how many sites they keep codes.
     ///
     /// # Errors
     /// If libtorch fails.
-    pub fn forward(&self, x: &Tensor, mut rates: Option<&mut Vec<Tensor>>) -> Result<Tensor, TrainError> {
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        mut rates: Option<&mut Vec<Tensor>>,
+        saved: Saved,
+    ) -> Result<(Tensor, usize), TrainError> {
         let Some(compressor) = &self.compressor else {
-            return Ok(self.model.network.forward(x, |_, _, _| Ok::<_, LibtorchError>(None))?);
+            return Ok((self.model.network.forward(x, |_, _, _| Ok::<_, LibtorchError>(None))?, 0));
         };
         let quantizers = compressor.quantizers()?;
-        Ok(self.model.network.forward(x, |site, position, value| match &mut rates {
+        Ok(self.model.network.forward_saving(x, saved, |site, position, value| match &mut rates {
             None => compressor.hook_activated(site, position, value, &quantizers),
             Some(rates) => compressor.hook_rated(site, position, value, &quantizers, rates).map(Hooked::from),
         })?)
@@ -255,6 +261,23 @@ impl Session<'_> {
     /// If a sink fails.
     pub fn tell_unreadable(&mut self) -> Result<(), TrainError> {
         if let Some(message) = left_out(&self.feed.take_unreadable()) {
+            self.sink.event(&Event::Warning { message })?;
+        }
+        Ok(())
+    }
+
+    /// Reports where layers keep values although they were to keep codes; `packed`: the sites at which they keep codes.
+    ///
+    /// # Errors
+    /// If a sink fails.
+    pub fn tell_unpacked(&mut self, packed: usize) -> Result<(), TrainError> {
+        let codecs = self.compressor.as_ref().map_or(0, |compressor| compressor.codecs.len());
+        if packed < codecs {
+            let message = format!(
+                "`save_activations: packed`: layers keep codes at {packed} of {codecs} compressed sites and values at the others. Codes \
+                 need a convolution or max-pooling that reads the site, ReLU or ReLU6 behind the codec, a basis that doesn't learn, no \
+                 `entropy_weight`, and the CPU"
+            );
             self.sink.event(&Event::Warning { message })?;
         }
         Ok(())

@@ -11,7 +11,7 @@ use super::optimizer::{Adam, Sgd};
 use super::resume::{FitState, Tensors};
 use super::session::Session;
 use crate::compress::compressor::Compressor;
-use crate::libtorch::LibtorchError;
+use crate::libtorch::{LibtorchError, Saved};
 
 /// Linear rise over `warmup` steps, then a half cosine to 0 at `steps`.
 fn cosine(step: u64, warmup: u64, steps: u64) -> f64 {
@@ -87,7 +87,10 @@ impl Trainer {
         let learning_rate = phase.learning_rate * cosine(self.done, self.warmup, self.steps);
         let t = (self.done + 1) as f64 / self.steps as f64;
         let mut rates = Vec::new();
-        let logits = session.forward(x, (phase.entropy_weight > 0.0).then_some(&mut rates))?;
+        let (logits, packed) = session.forward(x, (phase.entropy_weight > 0.0).then_some(&mut rates), phase.saved)?;
+        if self.done == 0 && phase.saved == Saved::Packed {
+            session.tell_unpacked(packed)?;
+        }
         let terms = Loss::of(session, phase, (x, y), &logits, &rates)?;
         let mut loss = terms.sum()?;
         if let Some(compressor) = &session.compressor

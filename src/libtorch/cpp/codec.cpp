@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "network.h"
+#include "packed.h"
 #include "rows.h"
 
 namespace dimbit {
@@ -50,37 +51,79 @@ struct Parts {
   at::Tensor analysis, bias, synthesis, mean, step, range, offset;
   bool is_signed;
   Bounds bounds;
-};
 
-// What forward keeps for backward: the planes of `Roundings`, `[rows, kept]` each.
-struct Kept {
-  at::Tensor high, low;
-
-  Roundings roundings() const {
-    return {reinterpret_cast<uint16_t*>(high.data_ptr<int16_t>()), low.data_ptr<uint8_t>()};
+  Parts detached() const {
+    return {analysis.detach(), bias.detach(), synthesis.detach(), mean.detach(), step.detach(), range.detach(), offset.detach(), is_signed, bounds};
   }
+
+  // The quantizer's, which sees coefficients: `bounds` come behind the way back.
+  Lanes lanes() const { return Lanes(step, range, offset, is_signed, Bounds(-INFINITY, INFINITY)); }
 };
 
-// `keep`: what goes to backward; undefined tensors if nothing does.
-at::Tensor forward_tiles(const at::Tensor& x, const Parts& parts, const Kept& keep) {
+// A codec's output, packed: the codes of its coefficients.
+class PackedReconstruction : public Packed {
+ public:
+  PackedReconstruction(const at::Tensor& x, const Parts& parts)
+      : parts_(parts), lanes_(parts.lanes()), rows_(x.size(0)), channels_(x.size(1)), codes_(rows_, lanes_) {}
+
+  // `z`: `n` rows of coefficients; `codes`: room for as many codes.
+  void write(const float* z, int64_t first, int64_t n, uint16_t* codes) {
+    codes_of_rows(z, codes, n * lanes_.channels, lanes_);
+    codes_.write(first, n, codes);
+  }
+
+ protected:
+  // In the tiles of the forward pass, and so with the same sums.
+  at::Tensor rebuilt() const override {
+    at::Tensor out = at::empty({rows_, channels_}, at::kFloat);
+    const int64_t kept = lanes_.channels, tile = rows_of_tile(channels_), tiles = (rows_ + tile - 1) / tile;
+    const float *synthesis = parts_.synthesis.const_data_ptr<float>(), *mean = parts_.mean.const_data_ptr<float>();
+    float* target = out.mutable_data_ptr<float>();
+    at::parallel_for(0, tiles, 1, [&](int64_t begin, int64_t end) {
+      std::vector<uint16_t> codes(tile * kept);
+      std::vector<float> quantized(tile * kept);
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t first = i * tile, n = std::min(tile, rows_ - first);
+        codes_.read(first, n, codes.data());
+        rows_of_codes(codes.data(), quantized.data(), n * kept, lanes_);
+        affine(quantized.data(), synthesis, mean, target + first * channels_, n, kept, channels_);
+        clamp_values(target + first * channels_, n * channels_, parts_.bounds);
+      }
+      brgemm_release(false);
+    });
+    return out;
+  }
+
+ private:
+  Parts parts_;
+  Lanes lanes_;
+  int64_t rows_, channels_;
+  PackedCodes codes_;
+};
+
+using PackedPointer = c10::intrusive_ptr<PackedReconstruction>;
+
+// Fills `keep`, `[rows, kept]`, unless it is undefined, and `packed`, unless it is null.
+at::Tensor forward_tiles(const at::Tensor& x, const Parts& parts, const KeptRoundings& keep, const PackedPointer& packed) {
   const int64_t rows = x.size(0), channels = x.size(1), kept = parts.analysis.size(1);
   at::Tensor out = at::empty_like(x);
-  const Lanes lanes(parts.step, parts.range, parts.offset, parts.is_signed);
+  const Lanes lanes = parts.lanes();
   const float *source = x.const_data_ptr<float>(), *analysis = parts.analysis.const_data_ptr<float>();
   const float *synthesis = parts.synthesis.const_data_ptr<float>(), *bias = parts.bias.const_data_ptr<float>();
   const float* mean = parts.mean.const_data_ptr<float>();
   float* target = out.mutable_data_ptr<float>();
-  const bool keeps = keep.high.defined();
-  const Roundings roundings = keeps ? keep.roundings() : Roundings{nullptr, nullptr};
+  const bool keeps = keep.defined();
   const int64_t tile = rows_of_tile(channels), tiles = (rows + tile - 1) / tile;
   at::parallel_for(0, tiles, 1, [&](int64_t begin, int64_t end) {
     std::vector<float> coefficients(tile * kept), quantized(tile * kept);
+    std::vector<uint16_t> codes(packed ? tile * kept : 0);
     for (int64_t i = begin; i < end; ++i) {
       const int64_t first = i * tile, n = std::min(tile, rows - first);
       float* to = target + first * channels;
       affine(source + first * channels, analysis, bias, coefficients.data(), n, channels, kept);
-      if (keeps) forward_rows_kept(coefficients.data(), quantized.data(), n * kept, lanes, roundings.from(first * kept));
-      else forward_rows(coefficients.data(), quantized.data(), n * kept, lanes, {-INFINITY, INFINITY});
+      if (keeps) forward_rows_kept(coefficients.data(), quantized.data(), n * kept, lanes, keep.from(first * kept));
+      else forward_rows(coefficients.data(), quantized.data(), n * kept, lanes);
+      if (packed) packed->write(coefficients.data(), first, n, codes.data());
       affine(quantized.data(), synthesis, mean, to, n, kept, channels);
       clamp_values(to, n * channels, parts.bounds);
     }
@@ -90,13 +133,12 @@ at::Tensor forward_tiles(const at::Tensor& x, const Parts& parts, const Kept& ke
 }
 
 // Gradients of `x`, `step` and `range`. `out`: what forward returned, undefined if nothing was clamped.
-std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_tiles(const at::Tensor& grad, const at::Tensor& out, const Kept& keep, const Parts& parts) {
+std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_tiles(const at::Tensor& grad, const at::Tensor& out, const KeptRoundings& keep, const Parts& parts) {
   const int64_t rows = grad.size(0), channels = grad.size(1), kept = parts.analysis.size(1);
   at::Tensor grad_x = at::empty_like(grad), grad_step = at::empty_like(parts.step), grad_range = at::empty_like(parts.range);
-  const Lanes lanes(parts.step, parts.range, parts.offset, parts.is_signed);
+  const Lanes lanes = parts.lanes();
   const at::Tensor back = parts.analysis.t().contiguous(), forth = parts.synthesis.t().contiguous();
   const float* incoming = grad.const_data_ptr<float>();
-  const Roundings roundings = keep.roundings();
   const float* result = out.defined() ? out.const_data_ptr<float>() : nullptr;
   const float *to_x = back.const_data_ptr<float>(), *to_z = forth.const_data_ptr<float>();
   float* target = grad_x.mutable_data_ptr<float>();
@@ -117,8 +159,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_tiles(const at::Tensor& 
           g = passed.data();
         }
         brgemm(n, kept, channels, channels, kept, kept, false, g, to_z, of_quantized.data(), false);
-        backward_rows_kept(
-            roundings.from(first * kept), of_quantized.data(), of_z.data(), n * kept, lanes, below_sign, step_sums.data(), range_sums.data());
+        backward_rows(keep.from(first * kept), of_quantized.data(), of_z.data(), n * kept, lanes, below_sign, step_sums.data(), range_sums.data());
         flush(step_sums, lanes, total);
         flush(range_sums, lanes, total + kept);
         brgemm(n, channels, kept, kept, channels, channels, false, of_z.data(), to_x, target + first * channels, false);
@@ -134,22 +175,18 @@ struct InOnePass : torch::autograd::Function<InOnePass> {
   static at::Tensor forward(
       torch::autograd::AutogradContext* context, const at::Tensor& x, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset,
       const at::Tensor& analysis, const at::Tensor& bias, const at::Tensor& synthesis, const at::Tensor& mean, bool is_signed, double low, double high,
-      bool recorded) {
+      const PackedPointer& packed) {
     at::AutoDispatchBelowADInplaceOrView guard;
-    const Parts parts{analysis.contiguous(), bias, synthesis.contiguous(), mean, step.contiguous(), range.contiguous(), offset, is_signed,
-                      {low, high}};
-    Kept keep;
-    if (recorded) {
-      const std::vector<int64_t> shape{x.size(0), analysis.size(1)};
-      keep = {at::empty(shape, x.options().dtype(at::kShort)), at::empty(shape, x.options().dtype(at::kByte))};
-    }
-    const at::Tensor out = forward_tiles(x.contiguous(), parts, keep);
-    if (!recorded) return out;
+    const Parts parts{analysis, bias, synthesis, mean, step, range, offset, is_signed, {low, high}};
+    const auto keep = KeptRoundings::empty({x.size(0), analysis.size(1)}, x.options());
+    const at::Tensor out = forward_tiles(x, parts, keep, packed);
     // Unclamped, the result is not needed, and whoever comes next may write over it.
-    context->save_for_backward({keep.high, keep.low, parts.bounds.any() ? out : at::Tensor(), parts.step, parts.range, offset, parts.analysis, parts.synthesis});
+    const bool needs_out = parts.bounds.any() && !packed;
+    context->save_for_backward({keep.high, keep.low, needs_out ? out : at::Tensor(), step, range, offset, analysis, synthesis});
     context->saved_data["signed"] = is_signed;
     context->saved_data["low"] = low;
     context->saved_data["high"] = high;
+    if (packed) context->saved_data["packed"] = c10::IValue::make_capsule(packed);
     return out;
   }
 
@@ -158,7 +195,11 @@ struct InOnePass : torch::autograd::Function<InOnePass> {
     const at::Tensor none;
     const Parts parts{saved[6], none, saved[7], none, saved[3], saved[4], saved[5], context->saved_data["signed"].toBool(),
                       {context->saved_data["low"].toDouble(), context->saved_data["high"].toDouble()}};
-    const auto [grad_x, grad_step, grad_range] = backward_tiles(grads[0].contiguous(), saved[2], {saved[0], saved[1]}, parts);
+    at::Tensor out = saved[2];
+    const auto packed = context->saved_data.find("packed");
+    if (packed != context->saved_data.end()) out = static_cast<Packed*>(packed->second.toCapsule().get())->values();
+    const auto [grad_x, grad_step, grad_range] = backward_tiles(grads[0].contiguous(), out, {saved[0], saved[1]}, parts);
+    forget_packed(context);
     return {grad_x, grad_step, grad_range, none, none, none, none, none, none, none, none, none};
   }
 };
@@ -189,6 +230,21 @@ at::Tensor by_parts(
   return Bounds(low, high).any() ? at::hardtanh(restored, low, high) : restored;
 }
 
+at::Tensor in_one_pass(const at::Tensor& input, Parts parts) {
+  for (at::Tensor* part : {&parts.analysis, &parts.bias, &parts.synthesis, &parts.mean, &parts.step, &parts.range, &parts.offset})
+    *part = part->contiguous();
+  const at::Tensor x = input.contiguous();
+  if (!is_recorded({x, parts.step, parts.range})) return forward_tiles(x, parts, {}, {});
+  // Without an activation function in the pass, the result is no site's output.
+  Packing* packing = parts.bounds.any() ? Packing::active() : nullptr;
+  const auto packed = packing ? c10::make_intrusive<PackedReconstruction>(x, parts.detached()) : PackedPointer();
+  const at::Tensor out = InOnePass::apply(
+      x, parts.step, parts.range, parts.offset, parts.analysis, parts.bias, parts.synthesis, parts.mean, parts.is_signed, parts.bounds.low,
+      parts.bounds.high, packed);
+  if (packing) packing->add(out, packed);
+  return out;
+}
+
 bool fits(const at::Tensor& x, const at::Tensor& analysis, const at::Tensor& synthesis) {
   const bool learned = at::GradMode::is_enabled() && (analysis.requires_grad() || synthesis.requires_grad());
   return x.device().is_cpu() && x.scalar_type() == at::kFloat && x.numel() > 0 && analysis.numel() > 0 && !learned && has_small_products();
@@ -207,8 +263,6 @@ extern "C" int dimbit_codec(
       *out = new at::Tensor(dimbit::by_parts(*x, *step, *range, *offset, *analysis, *bias, *synthesis, *mean, is_signed != 0, low, high));
       return;
     }
-    const bool recorded = at::GradMode::is_enabled() && (x->requires_grad() || step->requires_grad() || range->requires_grad());
-    *out = new at::Tensor(dimbit::InOnePass::apply(
-        *x, *step, *range, *offset, *analysis, *bias, *synthesis, *mean, is_signed != 0, low, high, recorded));
+    *out = new at::Tensor(dimbit::in_one_pass(*x, {*analysis, *bias, *synthesis, *mean, *step, *range, *offset, is_signed != 0, {low, high}}));
   });
 }

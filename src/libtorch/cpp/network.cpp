@@ -15,6 +15,7 @@
 
 #include "json.h"
 #include "layout.h"
+#include "packed.h"
 #include "sites.h"
 
 using torch::jit::Code;
@@ -59,6 +60,7 @@ bool call_hook(Stack& stack, int64_t position) {
   at::Tensor input = torch::jit::pop(stack).toTensor();
   int status = 0;
   if (active.hook) {
+    if (Packing* packing = Packing::active()) packing->release(input);
     std::unique_ptr<at::Tensor> output(active.hook(active.context, index, position, &input, nullptr, &status));
     if (status == kFailed) throw HookFailure();
     if (output) input = *output;
@@ -248,13 +250,16 @@ struct Network {
     hooked = Code(plain, "forward");
   }
 
-  at::Tensor run(const Code& code, const at::Tensor& input, ActiveHook hook) {
+  // `packing`: takes care of what layers keep of codecs' outputs, if it isn't null.
+  at::Tensor run(const Code& code, const at::Tensor& input, ActiveHook hook, Packing* packing) {
     HookGuard guard(hook);
     Stack stack{module._ivalue(), channels_last(input)};
     stack.insert(stack.end(), defaults.begin(), defaults.end());
     torch::jit::InterpreterState(code).run(stack);
     TORCH_CHECK(stack.size() == 1, "`forward` returned ", stack.size(), " values");
-    return first_tensor(stack.back());
+    at::Tensor output = first_tensor(stack.back());
+    if (packing) packing->release(output);
+    return output;
   }
 };
 
@@ -327,10 +332,14 @@ int dimbit_network_to(Network* network, int device_type, int device_index, char*
   });
 }
 
+// `packed`: if it isn't null, layers keep codes of what codecs return, and it tells of how many codecs.
 int dimbit_network_run(
-    Network* network, int observed, const at::Tensor* input, dimbit::Hook hook, void* context, at::Tensor** output, char** error) {
+    Network* network, int observed, int64_t* packed, const at::Tensor* input, dimbit::Hook hook, void* context, at::Tensor** output, char** error) {
   return guarded(error, [&] {
-    *output = new at::Tensor(network->run(observed ? network->observed : network->hooked, *input, {hook, context}));
+    std::optional<dimbit::Packing> packing;
+    if (packed) packing.emplace();
+    *output = new at::Tensor(network->run(observed ? network->observed : network->hooked, *input, {hook, context}, packing ? &*packing : nullptr));
+    if (packing) *packed = packing->count();
   });
 }
 

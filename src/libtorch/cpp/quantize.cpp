@@ -1,5 +1,6 @@
 // Uniform quantization with learnable step and range and straight-through gradients (Uhlich et al., eq. 3c).
 #include "network.h"
+#include "packed.h"
 #include "quantize_cuda.h"
 #include "rows.h"
 
@@ -24,36 +25,79 @@ void check(const at::Tensor& z, const at::Tensor& step, const at::Tensor& range,
 // The vectorised kernels serve float32 on the CPU, those of quantize_cuda.h float32 on CUDA; everything else takes the ATen
 // reference, which says the same.
 bool has_kernel(const at::Tensor& z) {
-  return z.device().is_cpu() && z.scalar_type() == at::kFloat;
+  return z.device().is_cpu() && z.scalar_type() == at::kFloat && z.numel() > 0;
 }
 
-at::Tensor forward_kernel(
-    const at::Tensor& z, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, bool is_signed, Bounds bounds) {
+// A strip of rows: a lane adds up at most 64 terms of it in float32.
+int64_t values_of_strip(const Lanes& lanes) {
+  return lanes.width * std::clamp<int64_t>(16384 / lanes.width, 16, 64);
+}
+
+// Calls `body(start, size)` for parts of `total` values, each a number of whole rows.
+template <typename Body>
+void for_strips(int64_t total, const Lanes& lanes, const Body& body) {
+  const int64_t strip = values_of_strip(lanes), strips = (total + strip - 1) / strip;
+  at::parallel_for(0, strips, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t s = begin; s < end; ++s) body(s * strip, std::min(strip, total - s * strip));
+  });
+}
+
+// What the quantizer gave, packed: `z`'s codes.
+class PackedQuantized : public Packed {
+ public:
+  PackedQuantized(const at::Tensor& z, Lanes lanes) : lanes_(std::move(lanes)), shape_(z.sizes().vec()), codes_(z.numel() / lanes_.channels, lanes_) {}
+
+  void write(const float* z, int64_t start, int64_t size) {
+    std::vector<uint16_t> codes(size);
+    codes_of_rows(z, codes.data(), size, lanes_);
+    codes_.write(start / lanes_.channels, size / lanes_.channels, codes.data());
+  }
+
+ protected:
+  at::Tensor rebuilt() const override {
+    at::Tensor out = at::empty(shape_, at::kFloat);
+    float* target = out.mutable_data_ptr<float>();
+    for_strips(out.numel(), lanes_, [&](int64_t start, int64_t size) {
+      std::vector<uint16_t> codes(size);
+      codes_.read(start / lanes_.channels, size / lanes_.channels, codes.data());
+      rows_of_codes(codes.data(), target + start, size, lanes_);
+    });
+    return out;
+  }
+
+ private:
+  Lanes lanes_;
+  std::vector<int64_t> shape_;
+  PackedCodes codes_;
+};
+
+using PackedPointer = c10::intrusive_ptr<PackedQuantized>;
+
+// Returns the quantized values. Fills `kept`, unless it is undefined, and `packed`, unless it is null.
+at::Tensor forward_kernel(const at::Tensor& z, const Lanes& lanes, const KeptRoundings& kept, const PackedPointer& packed) {
   at::Tensor out = at::empty_like(z);
-  if (!z.numel()) return out;
-  const Lanes lanes(step, range, offset, is_signed);
   const float* source = z.const_data_ptr<float>();
   float* target = out.mutable_data_ptr<float>();
-  const int64_t tiles = (z.numel() + lanes.width - 1) / lanes.width;
-  at::parallel_for(0, tiles, std::max<int64_t>(1, 16384 / lanes.width), [&](int64_t begin, int64_t end) {
-    const int64_t start = begin * lanes.width, stop = std::min(end * lanes.width, z.numel());
-    forward_rows(source + start, target + start, stop - start, lanes, bounds);
+  const bool keeps = kept.defined();
+  for_strips(z.numel(), lanes, [&](int64_t start, int64_t size) {
+    if (keeps) forward_rows_kept(source + start, target + start, size, lanes, kept.from(start));
+    else forward_rows(source + start, target + start, size, lanes);
+    if (packed) packed->write(source + start, start, size);
   });
   return out;
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_kernel(
-    const at::Tensor& z, const at::Tensor& grad, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, bool is_signed, Bounds bounds) {
-  at::Tensor grad_z = at::empty_like(z), grad_step = at::zeros_like(step), grad_range = at::zeros_like(range);
-  if (!z.numel()) return {grad_z, grad_step, grad_range};
-  const Lanes lanes(step, range, offset, is_signed);
-  const float *source = z.const_data_ptr<float>(), *incoming = grad.const_data_ptr<float>();
+    const KeptRoundings& kept, const at::Tensor& grad, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, bool is_signed, Bounds bounds) {
+  at::Tensor grad_z = at::empty_like(grad), grad_step = at::zeros_like(step), grad_range = at::zeros_like(range);
+  if (!grad.numel()) return {grad_z, grad_step, grad_range};
+  const Lanes lanes(step, range, offset, is_signed, bounds);
+  const float* incoming = grad.const_data_ptr<float>();
   float* target = grad_z.mutable_data_ptr<float>();
   const float below_sign = is_signed ? -1.0f : 0.0f;
-  // A lane adds up at most 64 terms in float32, a strip; a block's strips and then the blocks are added up in float64.
-  // Strips and blocks follow from the shape alone: the same result whatever the number of threads.
-  const int64_t strip = lanes.width * std::clamp<int64_t>(16384 / lanes.width, 16, 64);
-  const int64_t strips = (z.numel() + strip - 1) / strip;
+  // A block's strips and then the blocks are added up in float64. Strips and blocks follow from the shape alone: the same
+  // result whatever the number of threads.
+  const int64_t strip = values_of_strip(lanes), strips = (grad.numel() + strip - 1) / strip;
   const int64_t per_block = (strips + 127) / 128, blocks = (strips + per_block - 1) / per_block;
   std::vector<double> totals(blocks * 2 * lanes.channels, 0.0);
   at::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
@@ -61,8 +105,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_kernel(
     for (int64_t block = begin; block < end; ++block) {
       double* total = totals.data() + block * 2 * lanes.channels;
       for (int64_t s = block * per_block; s < std::min((block + 1) * per_block, strips); ++s) {
-        const int64_t start = s * strip, size = std::min(strip, z.numel() - start);
-        backward_rows(source + start, incoming + start, target + start, size, lanes, bounds, below_sign, step_sums.data(), range_sums.data());
+        const int64_t start = s * strip, size = std::min(strip, grad.numel() - start);
+        backward_rows(kept.from(start), incoming + start, target + start, size, lanes, below_sign, step_sums.data(), range_sums.data());
         flush(step_sums, lanes, total);
         flush(range_sums, lanes, total + lanes.channels);
       }
@@ -99,38 +143,69 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_reference(
   return {grad_z, grad_step, range_terms.sum(rows)};
 }
 
+// Float32 on the CPU: what backward needs is kept in three bytes a value.
+struct QuantizeRows : torch::autograd::Function<QuantizeRows> {
+  static at::Tensor forward(
+      torch::autograd::AutogradContext* context, const at::Tensor& z, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset,
+      bool is_signed, Bounds bounds, const PackedPointer& packed) {
+    at::AutoDispatchBelowADInplaceOrView guard;
+    const auto kept = KeptRoundings::empty(z.sizes(), z.options());
+    context->save_for_backward({kept.high, kept.low, step, range, offset});
+    context->saved_data["signed"] = is_signed;
+    context->saved_data["low"] = static_cast<double>(bounds.low);
+    context->saved_data["high"] = static_cast<double>(bounds.high);
+    if (packed) context->saved_data["packed"] = c10::IValue::make_capsule(packed);
+    return forward_kernel(z, Lanes(step, range, offset, is_signed, bounds), kept, packed);
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list grads) {
+    const auto saved = context->get_saved_variables();
+    const Bounds bounds(context->saved_data["low"].toDouble(), context->saved_data["high"].toDouble());
+    const auto [grad_z, grad_step, grad_range] =
+        backward_kernel({saved[0], saved[1]}, grads[0].contiguous(), saved[2], saved[3], saved[4], context->saved_data["signed"].toBool(), bounds);
+    forget_packed(context);
+    const at::Tensor none;
+    return {grad_z, grad_step, grad_range, none, none, none, none};
+  }
+};
+
 struct Quantize : torch::autograd::Function<Quantize> {
   static at::Tensor forward(
-      torch::autograd::AutogradContext* context, const at::Tensor& input, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset,
-      bool is_signed, double low, double high) {
-    check(input, step, range, offset);
+      torch::autograd::AutogradContext* context, const at::Tensor& z, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset,
+      bool is_signed, Bounds bounds) {
     at::AutoDispatchBelowADInplaceOrView guard;
-    const at::Tensor z = input.contiguous();
     context->save_for_backward({z, step, range, offset});
     context->saved_data["signed"] = is_signed;
-    context->saved_data["low"] = low;
-    context->saved_data["high"] = high;
-    const Bounds bounds(low, high);
-    const auto forward = has_kernel(z) ? forward_kernel : has_cuda_kernel(z) ? forward_cuda : forward_reference;
-    return forward(z, step, range, offset, is_signed, bounds);
+    context->saved_data["low"] = static_cast<double>(bounds.low);
+    context->saved_data["high"] = static_cast<double>(bounds.high);
+    return (has_cuda_kernel(z) ? forward_cuda : forward_reference)(z, step, range, offset, is_signed, bounds);
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list grads) {
     const auto saved = context->get_saved_variables();
     const bool is_signed = context->saved_data["signed"].toBool();
     const Bounds bounds(context->saved_data["low"].toDouble(), context->saved_data["high"].toDouble());
-    const at::Tensor grad = grads[0].contiguous();
-    const auto backward = has_kernel(saved[0]) ? backward_kernel : has_cuda_kernel(saved[0]) ? backward_cuda : backward_reference;
-    const auto [grad_z, grad_step, grad_range] = backward(saved[0], grad, saved[1], saved[2], saved[3], is_signed, bounds);
-    return {grad_z, grad_step, grad_range, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
+    const auto backward = has_cuda_kernel(saved[0]) ? backward_cuda : backward_reference;
+    const auto [grad_z, grad_step, grad_range] = backward(saved[0], grads[0].contiguous(), saved[1], saved[2], saved[3], is_signed, bounds);
+    return {grad_z, grad_step, grad_range, at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 
 } // namespace
 
 at::Tensor quantize(
-    const at::Tensor& z, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, bool is_signed, double low, double high) {
-  return Quantize::apply(z, step, range, offset, is_signed, low, high);
+    const at::Tensor& input, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, bool is_signed, double low, double high) {
+  check(input, step, range, offset);
+  const at::Tensor z = input.contiguous();
+  const Bounds bounds(low, high);
+  if (!has_kernel(z)) return Quantize::apply(z, step, range, offset, is_signed, bounds);
+  if (!is_recorded({z, step, range})) return forward_kernel(z, Lanes(step, range, offset, is_signed, bounds), {}, {});
+  // Without an activation function in the pass, the result is no site's output.
+  Packing* packing = bounds.any() ? Packing::active() : nullptr;
+  const auto packed = packing ? c10::make_intrusive<PackedQuantized>(z, Lanes(step, range, offset, is_signed, bounds)) : PackedPointer();
+  const at::Tensor out = QuantizeRows::apply(z, step, range, offset, is_signed, bounds, packed);
+  if (packing) packing->add(out, packed);
+  return out;
 }
 
 } // namespace dimbit

@@ -11,21 +11,14 @@
 #endif
 
 namespace dimbit {
-namespace {
 
-inline float level_of(float scaled, float low, float high) {
-  const float level = std::nearbyint(scaled);
-  return level < low ? low : (level > high ? high : level);
-}
-
-} // namespace
-
-DIMBIT_SIMD void forward_rows(const float* __restrict z, float* __restrict out, int64_t size, const Lanes& lanes, Bounds bounds) {
+DIMBIT_SIMD void forward_rows(const float* __restrict z, float* __restrict out, int64_t size, const Lanes& lanes) {
   const float* __restrict step = lanes.step();
   const float* __restrict inverse = lanes.inverse();
   const float* __restrict offset = lanes.offset();
   const float* __restrict low = lanes.low();
   const float* __restrict high = lanes.high();
+  const Bounds bounds = lanes.bounds;
   for (int64_t start = 0; start < size; start += lanes.width, z += lanes.width, out += lanes.width) {
     const int64_t count = std::min(lanes.width, size - start);
     for (int64_t i = 0; i < count; ++i) {
@@ -35,37 +28,12 @@ DIMBIT_SIMD void forward_rows(const float* __restrict z, float* __restrict out, 
   }
 }
 
-DIMBIT_SIMD void backward_rows(
-    const float* __restrict z, const float* __restrict grad, float* __restrict grad_z, int64_t size, const Lanes& lanes, Bounds bounds, float below_sign,
-    float* __restrict step_sums, float* __restrict range_sums) {
-  const float* __restrict inverse = lanes.inverse();
-  const float* __restrict offset = lanes.offset();
-  const float* __restrict range = lanes.range();
-  const float* __restrict floor = lanes.floor();
-  const float* __restrict low = lanes.low();
-  const float* __restrict high = lanes.high();
-  for (int64_t start = 0; start < size; start += lanes.width, z += lanes.width, grad += lanes.width, grad_z += lanes.width) {
-    const int64_t count = std::min(lanes.width, size - start);
-    for (int64_t i = 0; i < count; ++i) {
-      const float t = clamped(z[i], bounds) - offset[i];
-      const bool clipped = z[i] <= bounds.low || z[i] >= bounds.high;
-      const float g = grad[i];
-      const bool above = t > range[i], below = t < floor[i];
-      const bool inside = !(above || below);
-      const float scaled = t * inverse[i];
-      grad_z[i] = inside && !clipped ? g : 0.0f;
-      const float level = level_of(scaled, low[i], high[i]);
-      step_sums[i] += inside ? g * (level - scaled) : 0.0f;
-      range_sums[i] += above ? g : (below ? below_sign * g : 0.0f);
-    }
-  }
-}
-
 namespace {
 
-// Rounding errors lie within half a step: [-½, ½] becomes [0, 2²⁴ − 2¹⁰], and what is above that means "outside".
-constexpr float kUnits = 16776192.0f;
-constexpr int32_t kHalf = 8388096, kAbove = 0xFFFF00, kBelow = 0xFFFE00;
+// Rounding errors lie within half a step: [-½, ½] becomes [0, kLast]. What is above that means something else.
+constexpr int32_t kLast = (1 << 24) - (1 << 10), kHalf = kLast / 2;
+constexpr float kUnits = kLast;
+constexpr int32_t kNoNumber = kLast + 1, kAtLow = 0xFFFD00, kAtHigh = 0xFFFD01, kBelow = 0xFFFE00, kAbove = 0xFFFF00;
 
 } // namespace
 
@@ -77,19 +45,22 @@ DIMBIT_SIMD void forward_rows_kept(const float* __restrict z, float* __restrict 
   const float* __restrict floor = lanes.floor();
   const float* __restrict low = lanes.low();
   const float* __restrict high = lanes.high();
+  const Bounds bounds = lanes.bounds;
   uint16_t* __restrict upper = kept.high;
   uint8_t* __restrict lower = kept.low;
   for (int64_t start = 0; start < size; start += lanes.width, z += lanes.width, out += lanes.width, upper += lanes.width, lower += lanes.width) {
     const int64_t count = std::min(lanes.width, size - start);
     for (int64_t i = 0; i < count; ++i) {
-      const float t = z[i] - offset[i];
+      const float t = clamped(z[i], bounds) - offset[i];
       const float scaled = t * inverse[i];
       const float level = level_of(scaled, low[i], high[i]);
       out[i] = offset[i] + step[i] * level;
-      // Within the range the level may be clamped half a step at most; no number keeps to the middle.
+      // Within the range the level may be clamped half a step at most.
       const float error = level - scaled;
       const float within = error > -0.5f ? (error < 0.5f ? error : 0.5f) : -0.5f;
       int32_t units = static_cast<int32_t>(within * kUnits) + kHalf;
+      units = error == error ? units : kNoNumber;
+      units = z[i] <= bounds.low ? kAtLow : (z[i] >= bounds.high ? kAtHigh : units);
       units = t > range[i] ? kAbove : (t < floor[i] ? kBelow : units);
       upper[i] = static_cast<uint16_t>(units >> 8);
       lower[i] = static_cast<uint8_t>(units & 255);
@@ -97,9 +68,11 @@ DIMBIT_SIMD void forward_rows_kept(const float* __restrict z, float* __restrict 
   }
 }
 
-DIMBIT_SIMD void backward_rows_kept(
+DIMBIT_SIMD void backward_rows(
     Roundings kept, const float* __restrict grad, float* __restrict grad_z, int64_t size, const Lanes& lanes, float below_sign,
     float* __restrict step_sums, float* __restrict range_sums) {
+  const float* __restrict error_at_low = lanes.error_at_low();
+  const float* __restrict error_at_high = lanes.error_at_high();
   const uint16_t* __restrict upper = kept.high;
   const uint8_t* __restrict lower = kept.low;
   for (int64_t start = 0; start < size; start += lanes.width, upper += lanes.width, lower += lanes.width, grad += lanes.width, grad_z += lanes.width) {
@@ -108,9 +81,44 @@ DIMBIT_SIMD void backward_rows_kept(
       const int32_t units = static_cast<int32_t>(upper[i]) << 8 | static_cast<int32_t>(lower[i]);
       const float g = grad[i];
       const bool above = units >= kAbove, inside = units < kBelow;
-      grad_z[i] = inside ? g : 0.0f;
-      step_sums[i] += inside ? g * (static_cast<float>(units - kHalf) * (1.0f / kUnits)) : 0.0f;
+      float error = static_cast<float>(units - kHalf) * (1.0f / kUnits);
+      error = units == kNoNumber ? NAN : error;
+      error = units == kAtLow ? error_at_low[i] : error;
+      error = units == kAtHigh ? error_at_high[i] : error;
+      grad_z[i] = units <= kNoNumber ? g : 0.0f;
+      step_sums[i] += inside ? g * error : 0.0f;
       range_sums[i] += above ? g : (inside ? 0.0f : below_sign * g);
+    }
+  }
+}
+
+DIMBIT_SIMD void codes_of_rows(const float* __restrict z, uint16_t* __restrict codes, int64_t size, const Lanes& lanes) {
+  const float* __restrict inverse = lanes.inverse();
+  const float* __restrict offset = lanes.offset();
+  const float* __restrict top = lanes.top();
+  const float* __restrict shift = lanes.shift();
+  const Bounds bounds = lanes.bounds;
+  for (int64_t start = 0; start < size; start += lanes.width, z += lanes.width, codes += lanes.width) {
+    const int64_t count = std::min(lanes.width, size - start);
+    for (int64_t i = 0; i < count; ++i) {
+      const float level = std::nearbyint((clamped(z[i], bounds) - offset[i]) * inverse[i]);
+      const float code = level > -shift[i] ? (level < top[i] ? level : top[i]) : -shift[i];
+      codes[i] = static_cast<uint16_t>(static_cast<int32_t>(code + shift[i]));
+    }
+  }
+}
+
+DIMBIT_SIMD void rows_of_codes(const uint16_t* __restrict codes, float* __restrict out, int64_t size, const Lanes& lanes) {
+  const float* __restrict step = lanes.step();
+  const float* __restrict offset = lanes.offset();
+  const float* __restrict low = lanes.low();
+  const float* __restrict high = lanes.high();
+  const float* __restrict shift = lanes.shift();
+  for (int64_t start = 0; start < size; start += lanes.width, codes += lanes.width, out += lanes.width) {
+    const int64_t count = std::min(lanes.width, size - start);
+    for (int64_t i = 0; i < count; ++i) {
+      const float level = level_of(static_cast<float>(codes[i]) - shift[i], low[i], high[i]);
+      out[i] = offset[i] + step[i] * level;
     }
   }
 }

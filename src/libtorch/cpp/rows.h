@@ -23,12 +23,18 @@ inline float clamped(float value, Bounds bounds) {
   return value < bounds.low ? bounds.low : (value > bounds.high ? bounds.high : value);
 }
 
+inline float level_of(float scaled, float low, float high) {
+  const float level = std::nearbyint(scaled);
+  return level < low ? low : (level > high ? high : level);
+}
+
 // The constants of each channel, one array a constant, repeated until they serve whole rows of together at least
 // `kWidth` values: few channels would leave most of a vector register empty, and an odd number its last lanes.
+// The quantizer sees its values clamped to `bounds`.
 class Lanes {
  public:
-  Lanes(const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, bool is_signed)
-      : channels(step.numel()), width(channels * ((kWidth + channels - 1) / channels)), stride_((width + 15) / 16 * 16) {
+  Lanes(const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, bool is_signed, Bounds bounds)
+      : channels(step.numel()), width(channels * ((kWidth + channels - 1) / channels)), bounds(bounds), stride_((width + 15) / 16 * 16) {
     data_ = at::empty({kArrays, stride_}, step.options());
     const auto steps = step.contiguous(), ranges = range.contiguous(), offsets = offset.contiguous();
     const float* s = steps.const_data_ptr<float>();
@@ -37,7 +43,13 @@ class Lanes {
     float* data = data_.mutable_data_ptr<float>();
     for (int64_t c = 0; c < channels; ++c) {
       const float high = r[c] / s[c];
-      const float values[kArrays] = {s[c], 1.0f / s[c], o[c], r[c], is_signed ? -r[c] : 0.0f, high, is_signed ? -high : 0.0f};
+      const float inverse = 1.0f / s[c], low = is_signed ? -high : 0.0f, top = std::ceil(high);
+      const auto error_at = [&](float bound) {
+        const float scaled = (bound - o[c]) * inverse;
+        return std::isfinite(bound) ? level_of(scaled, low, high) - scaled : 0.0f;
+      };
+      const float values[kArrays] = {s[c], inverse, o[c], r[c], is_signed ? -r[c] : 0.0f, high, low, error_at(bounds.low), error_at(bounds.high),
+                                     top, is_signed ? top : 0.0f};
       for (int64_t array = 0; array < kArrays; ++array) data[array * stride_ + c] = values[array];
     }
     for (int64_t array = 0; array < kArrays; ++array)
@@ -53,11 +65,19 @@ class Lanes {
   // Bounds of the level.
   const float* high() const { return array(5); }
   const float* low() const { return array(6); }
+  // How far the level of a value at a bound lies from what it was rounded from.
+  const float* error_at_low() const { return array(7); }
+  const float* error_at_high() const { return array(8); }
+  // Codes are whole numbers from 0 to top + shift: the level plus shift. A range that is no whole number of steps ends in
+  // a level between two, whose code is the next whole number.
+  const float* top() const { return array(9); }
+  const float* shift() const { return array(10); }
 
   const int64_t channels, width;
+  const Bounds bounds;
 
  private:
-  static constexpr int64_t kArrays = 7, kWidth = 256;
+  static constexpr int64_t kArrays = 11, kWidth = 256;
 
   const float* array(int64_t index) const { return data_.const_data_ptr<float>() + index * stride_; }
 
@@ -65,16 +85,12 @@ class Lanes {
   at::Tensor data_;
 };
 
-// `z`, `out`: `size` values from the start of a row on. The quantizer sees `z` clamped to `bounds`.
-void forward_rows(const float* z, float* out, int64_t size, const Lanes& lanes, Bounds bounds);
-
-// Adds each lane's ∂/∂step to `step_sums` and ∂/∂range to `range_sums`; both hold `lanes.width` values.
-void backward_rows(
-    const float* z, const float* grad, float* grad_z, int64_t size, const Lanes& lanes, Bounds bounds, float below_sign, float* step_sums,
-    float* range_sums);
+// `z`, `out`: `size` values from the start of a row on, as everywhere below.
+void forward_rows(const float* z, float* out, int64_t size, const Lanes& lanes);
 
 // What backward needs of a quantized value, in three bytes of two planes: how far the level lies from what it was rounded
-// from, in units of 2⁻²⁴ steps (float32 resolves no more), or that the value fell outside the range.
+// from, in units of 2⁻²⁴ steps (float32 resolves no more), or that the value lay at a bound, fell outside the range or is
+// no number.
 struct Roundings {
   uint16_t* high;
   uint8_t* low;
@@ -82,12 +98,32 @@ struct Roundings {
   Roundings from(int64_t index) const { return {high + index, low + index}; }
 };
 
-// As forward_rows without bounds; writes `kept`, too.
+// The planes in memory, a value at each place of a tensor.
+struct KeptRoundings {
+  at::Tensor high, low;
+
+  static KeptRoundings empty(at::IntArrayRef shape, const at::TensorOptions& options) {
+    return {at::empty(shape, options.dtype(at::kShort)), at::empty(shape, options.dtype(at::kByte))};
+  }
+
+  bool defined() const { return high.defined(); }
+
+  Roundings from(int64_t index) const {
+    return {reinterpret_cast<uint16_t*>(high.data_ptr<int16_t>()) + index, low.data_ptr<uint8_t>() + index};
+  }
+};
+
+// As forward_rows; writes `kept`, too.
 void forward_rows_kept(const float* z, float* out, int64_t size, const Lanes& lanes, Roundings kept);
 
-// As backward_rows without bounds, from what forward kept.
-void backward_rows_kept(
+// From what forward kept: the gradient of z. Adds each lane's ∂/∂step to `step_sums` and ∂/∂range to `range_sums`; both hold
+// `lanes.width` values.
+void backward_rows(
     Roundings kept, const float* grad, float* grad_z, int64_t size, const Lanes& lanes, float below_sign, float* step_sums, float* range_sums);
+
+// The codes of `z`, and from them bit for bit what forward_rows makes of `z` (numbers only: a code can't say that it is none).
+void codes_of_rows(const float* z, uint16_t* codes, int64_t size, const Lanes& lanes);
+void rows_of_codes(const uint16_t* codes, float* out, int64_t size, const Lanes& lanes);
 
 void clamp_values(float* values, int64_t size, Bounds bounds);
 

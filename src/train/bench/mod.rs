@@ -16,7 +16,7 @@ use tch::Device;
 
 use super::error::TrainError;
 use crate::libtorch::{peak_memory, set_deterministic};
-use crate::recipe::{self, InputShape, Transform};
+use crate::recipe::{self, InputShape, SaveActivations, Transform};
 use crate::report::{BenchReport, BenchRow, Sinks};
 pub use loading::{Loading, bench_loading};
 pub use row::{Row, UnknownRow};
@@ -56,6 +56,8 @@ pub struct BenchOptions {
     pub target_bits: f64,
     /// The compressed rows follow a float network, as a search does by default: its forward pass is a part of the step.
     pub distillation: bool,
+    /// What the compressed rows keep of their activations.
+    pub save_activations: SaveActivations,
 }
 
 /// How far a bench is.

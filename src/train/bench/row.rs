@@ -80,6 +80,7 @@ impl Row {
         if self == Self::Float || !options.distillation {
             search.distillation = 0.0;
         }
+        search.save_activations = options.save_activations;
         let data = SyntheticData {
             images: (IMAGES + SENSITIVITY_IMAGES).max(options.batch),
             batch_size: options.batch,
@@ -120,7 +121,7 @@ impl FromStr for Row {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recipe::{Device, Mode};
+    use crate::recipe::{Device, Mode, SaveActivations};
 
     fn options() -> BenchOptions {
         BenchOptions {
@@ -135,6 +136,7 @@ mod tests {
             max_mac_overhead: 25.0,
             target_bits: 2.5,
             distillation: false,
+            save_activations: SaveActivations::Full,
         }
     }
 

@@ -1,5 +1,6 @@
 //! Float training.
 
+use crate::libtorch::Saved;
 use crate::recipe::{BatchNorm, TrainStage};
 use crate::train::error::TrainError;
 use crate::train::fit::{Phase, fit};
@@ -30,6 +31,7 @@ pub fn carry_out(
         batch_norm: BatchNorm::Train,
         distillation: 0.0,
         entropy_weight: 0.0,
+        saved: Saved::Full,
     };
     fit(session, &phase, &mut TaskAlone)?;
     session.model.network.set_train(false, false)?;
