@@ -26,6 +26,7 @@ mod keys;
 mod language;
 mod merge;
 mod overrides;
+mod photographs;
 #[cfg(test)]
 mod properties;
 mod questions;
@@ -50,10 +51,9 @@ use findings::Problem;
 pub(crate) use findings::nearest_word;
 pub use findings::{Diagnostics, Finding, Source};
 pub use keys::keys_page;
-pub use language::{
-    Data, FolderData, IdxData, Interpolation, Mode, Model, Photographs, Recipe, ShardData, SyntheticData,
-};
+pub use language::{Data, IdxData, Mode, Model, Recipe, SyntheticData};
 pub use overrides::{Override, OverrideError};
+pub use photographs::{FolderData, Interpolation, Photographs, ShardData};
 pub use schema::schema;
 pub use shipped::{NotShipped, SCHEMA_FILE, SHIPPED, Shipped};
 pub use sites::{SitePattern, SitePatterns, UnmatchedPattern};
