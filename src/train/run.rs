@@ -240,6 +240,7 @@ fn announce(session: &mut Session<'_>, name: &str) -> Result<(), TrainError> {
         seed: session.recipe.seed,
         model: session.recipe.model.path.display().to_string(),
         sites: session.model.sites.len(),
+        left_out: session.model.sites.iter().filter(|site| !session.recipe.sites.selects(&site.name)).count(),
         values: session.model.values() as u64,
         parameters: session.model.parameters,
         macs: session.model.macs,
