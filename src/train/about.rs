@@ -90,7 +90,8 @@ impl About {
     pub fn requires(&self, loaded: &Loaded, folder: &RunFolder) -> Result<(), TrainError> {
         let resolved = loaded.recipe.resolved_yaml();
         let canonical = sha256(loaded.canonical.as_bytes());
-        if canonical == self.recipe_sha256 || sha256(resolved.as_bytes()) == self.recipe_resolved_sha256 {
+        let resolutions = [&canonical, &sha256(resolved.as_bytes())];
+        if canonical == self.recipe_sha256 || resolutions.contains(&&self.recipe_resolved_sha256) {
             return Ok(());
         }
         let value = |text: &str| serde_yaml::from_str::<Json>(text).ok();
