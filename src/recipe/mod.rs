@@ -44,12 +44,12 @@ use std::path::{Component, Path, PathBuf};
 
 pub use anneal::{Anneal, FALL};
 use document::{Node, Place};
-pub use explain::explain;
+pub use explain::{Uncounted, explain};
 use extends::{Chain, Origin};
 use file::FileError;
 use findings::Problem;
 pub use findings::{Diagnostics, Finding, Source};
-pub(crate) use findings::nearest_word;
+pub(crate) use findings::{nearest_word, nearest_words, split_help};
 pub use keys::keys_page;
 pub use language::{Data, IdxData, Mode, Model, Recipe, SyntheticData};
 pub use overrides::{Override, OverrideError};

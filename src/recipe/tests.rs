@@ -94,7 +94,7 @@ fn synthetic_data_needs_nothing_but_its_kind() {
     assert_eq!((data.images, data.batch_size, data.eval_batch_size), (1024, 128, 250));
     assert_eq!((recipe.data.path(), recipe.steps_per_epoch(data.images)), (None, 8));
     assert_eq!(load(&recipe.resolved_yaml()), recipe);
-    assert!(explain(&recipe, Some(1024)).contains("data   synthetic, batch 128, 1024 images, 8 steps an epoch"));
+    assert!(explain(&recipe, &Ok(1024)).contains("data   synthetic, batch 128, 1024 images, 8 steps an epoch"));
     let error = Recipe::parse(&SMALL.replace("idx", "synthetic"), "x.yaml", &[]).unwrap_err().to_string();
     assert!(error.contains("unknown key `path`") && error.contains("`images`"), "{error}");
 }

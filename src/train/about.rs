@@ -7,6 +7,7 @@ use serde_json::Value as Json;
 
 use super::error::TrainError;
 use super::folder::{RunFolder, sha256, sha256_of_file};
+use super::nearby::nothing_to_resume;
 use super::resume::Machine;
 use crate::recipe::{Loaded, Recipe};
 use crate::report::{ReportError, Status, Summary, write_atomically};
@@ -160,11 +161,7 @@ pub fn standing(folder: &RunFolder) -> Result<Standing, TrainError> {
 /// If there is none.
 pub fn recipe_of_run(folder: &Path) -> Result<Loaded, TrainError> {
     if !folder.join(RESOLVED).is_file() {
-        return Err(TrainError::Folder {
-            path: folder.to_path_buf(),
-            reason: format!("there is no run to resume (no {RESOLVED})"),
-            help: "give the folder of a run with --out, or the recipe as well: `dimbit run RECIPE --resume --out DIR`",
-        });
+        return Err(nothing_to_resume(folder));
     }
     Ok(Recipe::load(&folder.join(RESOLVED), &[])?)
 }
