@@ -270,7 +270,7 @@ pub(crate) fn nearest_words<'a>(given: &str, words: impl IntoIterator<Item = &'a
     const COMPARED: usize = 256;
     let start = |text: &str| text.chars().take(COMPARED).collect::<String>();
     let given = start(given);
-    let likeness = |word: &str| strsim::jaro_winkler(&given, &start(word));
+    let likeness = |word: &str| strsim::normalized_damerau_levenshtein(&given, &start(word));
     let mut ranked: Vec<(f64, &str)> = words.into_iter().map(|word| (likeness(word), word)).collect();
     ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
     ranked.into_iter().take(count).map(|(_, word)| word).collect()

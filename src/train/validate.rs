@@ -278,8 +278,8 @@ mod tests {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         assert_eq!(
             near_sites("trunk.block3.1.rleu", &names, &loaded),
-            "did you mean `trunk.block3.1.relu`? the names nearest to it are `trunk.block3.1.relu`, `trunk.block3.0.relu`, \
-             `trunk.block3.2.relu`, `trunk.block3.3.relu`, `trunk.block3.4.relu`; `dimbit inspect /r/m.pt --input 3x32x32` \
+            "did you mean `trunk.block3.1.relu`? the names nearest to it are `trunk.block3.1.relu`, `trunk.block0.1.relu`, \
+             `trunk.block1.1.relu`, `trunk.block2.1.relu`, `trunk.block3.0.relu`; `dimbit inspect /r/m.pt --input 3x32x32` \
              lists all"
         );
         // A pattern in pieces that are no names is answered as shortly.
