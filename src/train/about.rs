@@ -212,6 +212,29 @@ mod tests {
     use serde_json::json;
 
     #[test]
+    fn a_run_is_known_by_its_resolved_recipe_also_as_earlier_versions_wrote_its_paths() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "version: 1\nmodel: {path: /a/b/../m.pt, input: 1x2x2}\ndata: {kind: synthetic}\nstages: [{stage: train, length: 1ep}]\n";
+        let loaded = Recipe::parse(text, "/r/x.yaml", &[]).unwrap();
+        let resolved = loaded.canonical.clone();
+        assert!(resolved.contains("/a/b/../m.pt") && !loaded.recipe.resolved_yaml().contains(".."));
+        let model = folder.path().join("m.pt");
+        std::fs::write(&model, "").unwrap();
+        let mut there = loaded.clone();
+        there.recipe.model.path = model;
+        let about = About::new(&there, Machine::here(tch::Device::Cpu)).unwrap();
+        let about = About {
+            recipe_sha256: "of relative paths".into(),
+            recipe_resolved_sha256: sha256(resolved.as_bytes()),
+            ..about
+        };
+        let again = Recipe::parse(&resolved, "/run/recipe.resolved.yaml", &[]).unwrap();
+        about.requires(&again, &RunFolder::at(folder.path())).unwrap();
+        let other = Recipe::parse(&resolved.replace("m.pt", "n.pt"), "/run/recipe.resolved.yaml", &[]).unwrap();
+        assert!(about.requires(&other, &RunFolder::at(folder.path())).is_err());
+    }
+
+    #[test]
     fn recipes_are_told_apart_by_their_keys() {
         let mut found = Vec::new();
         let theirs = json!({"seed": 1, "stages": [{"target_bits": 2.5, "length": "1ep"}], "data": {"path": "a"}});
