@@ -14,7 +14,7 @@ use tempfile::{TempDir, tempdir};
 fn inspect_refuses(model: &Path, input: &str, causes: &[&str]) {
     let folder = tempdir().unwrap();
     let arguments = ["inspect", model.to_str().unwrap(), "--input", input, "--json"];
-    dimbit_in(folder.path(), &arguments).refused(1, causes);
+    dimbit_in(folder.path(), &arguments).refused_as_json(1, causes);
 }
 
 /// `run` and `validate` of a recipe must end with 1, name the causes, and leave nothing behind.
@@ -210,7 +210,9 @@ fn finished() -> TempDir {
 #[test]
 fn runs_that_cannot_be_evaluated() {
     let folder = finished();
-    let eval = |causes: &[&str]| dimbit_in(folder.path(), &["eval", "run", "--json"]).refused(1, causes);
+    let eval = |causes: &[&str]| {
+        dimbit_in(folder.path(), &["eval", "run", "--json"]).refused_as_json(1, causes);
+    };
     let run = folder.path().join("run");
     // Puts the file back afterwards, so that each damage stands alone.
     let with = |name: &str, content: Option<&[u8]>, causes: &[&str]| {
@@ -268,7 +270,7 @@ fn an_evaluation_of_nothing() {
         dimbit_in(folder.path(), &all).refused(1, causes);
     };
     eval(&["absent"], &["absent"]);
-    eval(&["."], &["missing"]);
+    eval(&["."], &["is no run's folder"]);
     eval(&[".", "--recipe", "recipe.yaml"], &["--recipe"]);
     let model = fixture("tiny-scripted.pt");
     eval(&[model.to_str().unwrap()], &["--recipe"]);

@@ -198,7 +198,7 @@ fn the_metadata_tell_what_the_file_is() {
 #[test]
 fn what_can_not_be_exported_is_refused() {
     let to = |path: &str| dimbit_in(&joint().folder, &["export", "run", "--format", "torchscript", "--out", path]);
-    to("nowhere/file.pt").refused(1, &["can't write nowhere/file.pt", "No such file", "help: give another path"]);
+    to("nowhere/file.pt").refused(1, &["cannot write nowhere/file.pt", "there is no folder nowhere", "help: make it"]);
     to("run").refused(1, &["can't write run: it is a folder"]);
     let temporary = tempdir().unwrap();
     let whole = joint().path();

@@ -189,7 +189,8 @@ fn the_example_classifies_an_image() {
 #[test]
 fn what_can_not_be_exported_is_refused() {
     let to = |folder: &Path, path: &str| dimbit_in(folder, &["export", "run", "--format", "onnx", "--out", path]);
-    to(&joint().folder, "nowhere/file.onnx").refused(1, &["can't write nowhere/file.onnx", "help: give another path"]);
+    to(&joint().folder, "nowhere/file.onnx")
+        .refused(1, &["cannot write nowhere/file.onnx", "there is no folder nowhere"]);
     to(&joint().folder, "run").refused(1, &["can't write run: it is a folder"]);
     let stages = "stages:\n  - {stage: train, length: 1st}\n";
     let cases = [

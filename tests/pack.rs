@@ -158,13 +158,13 @@ fn what_can_not_be_packed_is_refused_and_leaves_nothing() {
     pack(&["--images", "1001", "--out", out]).refused(1, &["1001", "1000", "--images"]);
     pack(&["--images", "1", "--out", folder.path().to_str().unwrap()]).refused(1, &["cannot write", "--out"]);
     let absent = folder.path().join("no/such/folder/out");
-    pack(&["--images", "1", "--out", absent.to_str().unwrap()]).refused(1, &["no/such/folder", "--out"]);
+    pack(&["--images", "1", "--out", absent.to_str().unwrap()]).refused(1, &["no/such/folder", "mkdir -p"]);
     assert_eq!(pack(&["--images", "0"]).code, Some(2));
 
     let float = Run::of(&(head("tiny-scripted.pt") + "stages:\n  - {stage: train, length: 4st}\n"));
     dimbit_in(&float.folder, &["pack", "run", "--out", out]).refused(1, &["nothing to pack", "calibrate"]);
 
-    dimbit_in(folder.path(), &["pack", "absent", "--out", out]).refused(1, &["absent", "missing"]);
+    dimbit_in(folder.path(), &["pack", "absent", "--out", out]).refused(1, &["absent", "does not exist"]);
     fs::create_dir(folder.path().join("cut-off")).unwrap();
     for name in ["recipe.yaml", "recipe.resolved.yaml"] {
         fs::copy(run().path().join(name), folder.path().join("cut-off").join(name)).unwrap();

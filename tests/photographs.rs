@@ -110,7 +110,8 @@ fn a_folder_is_evaluated_and_trained_on() {
     for step in &steps {
         assert!((0.0..=1.0).contains(&number(step, "waiting")), "{step}");
     }
-    assert!(photographs.events("warning").is_empty());
+    let warnings = photographs.events("warning");
+    assert!(warnings.iter().all(|event| !event["message"].to_string().contains("can't be read")), "{warnings:?}");
     let summary = read_json(&at("run/summary.json"));
     let again = dimbit_in(photographs.path(), &["eval", "run", "--json"]).json();
     assert_eq!(again["top1"], summary["top1"]);

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use common::{dimbit, dimbit_in, root};
-use dimbit::recipe::{Recipe, SHIPPED, explain, keys_page, schema};
+use dimbit::recipe::{Recipe, SHIPPED, Uncounted, explain, keys_page, schema};
 
 fn yaml_files(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -55,8 +55,9 @@ fn every_shipped_recipe_loads_and_explains() {
     for path in shipped() {
         let loaded = Recipe::load(&path, &[]).unwrap_or_else(|findings| panic!("{findings}"));
         // With the number of images and without.
-        for images in [None, Some(4_000)] {
-            let text = explain(&loaded.recipe, images);
+        let uncounted = Uncounted { reason: "there is no folder x".into(), help: None };
+        for images in [Err(uncounted), Ok(4_000)] {
+            let text = explain(&loaded.recipe, &images);
             for stage in &loaded.recipe.stages {
                 assert!(text.contains(stage.kind()), "{}: {text}", path.display());
             }

@@ -183,7 +183,7 @@ fn a_run_that_diverges_ends_with_4_and_names_the_stage() {
         for line in metrics.lines() {
             serde_json::from_str::<Json>(line).unwrap();
         }
-        run.ended.refused(4, &[&format!("stage `{stage}`"), "loss", "learning_rate"]);
+        run.ended.refused_as_json(4, &[&format!("stage `{stage}`"), "loss", "learning_rate"]);
     }
 }
 
@@ -238,7 +238,7 @@ fn a_budget_that_the_excluded_sites_alone_exceed_is_refused() {
     let recipe = format!("{}sites: {{exclude: [relu]}}\n{}", head("tiny-scripted.pt"), stages(2.0));
     let run = Run::of(&recipe);
     assert!(!run.path().exists(), "refused before anything is written");
-    run.ended.refused(1, &["unreachable-target", "23.81", "target_bits"]);
+    run.ended.refused_as_json(1, &["unreachable-target", "23.81", "target_bits"]);
 }
 
 #[test]

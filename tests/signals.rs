@@ -83,6 +83,7 @@ fn a_signal_ends_a_run_with_3_and_the_command_that_resumes_it() {
         let stopped = ended(child);
         assert_eq!(stopped.code, Some(3), "{stopped:?}");
         assert!(stopped.stdout.is_empty() && !stopped.stderr.contains("panicked"), "{stopped:?}");
+        assert!(stopped.stderr.lines().any(|line| line.trim().starts_with("saved: all ")), "{stopped:?}");
         let command = stopped.stderr.lines().find_map(|line| line.trim().strip_prefix("resume: ")).unwrap();
         assert_eq!(command, "dimbit run --resume --out run");
         // As a person would: pasted into a shell.
@@ -92,6 +93,23 @@ fn a_signal_ends_a_run_with_3_and_the_command_that_resumes_it() {
         assert!(resumed.status.success(), "{resumed:?}");
         assert_same(undisturbed(), &folder.path().join("run"));
     }
+}
+
+#[test]
+fn a_program_is_told_what_is_saved_as_well() {
+    let folder = fresh();
+    let mut child = start(folder.path(), &[&START[..], &["--json"]].concat());
+    await_event(folder.path(), &mut child, "\"stage\":\"search\",\"stage_step\"");
+    signal(&child, "INT");
+    let found: serde_json::Value = serde_json::from_str(&ended(child).stdout).unwrap();
+    let finding = &found["findings"][0];
+    assert_eq!(finding["code"], "interrupted");
+    assert!(finding["message"].as_str().unwrap().starts_with("interrupted in the stage `search`"), "{found:#}");
+    let help = finding["help"].as_str().unwrap();
+    assert!(
+        help.starts_with("saved: all up to step ") && help.ends_with("; resume: dimbit run --resume --out run"),
+        "{help}"
+    );
 }
 
 #[test]
@@ -262,7 +280,8 @@ fn folders_that_cannot_be_written_are_told_before_the_training() {
 #[test]
 fn folders_without_a_run() {
     let folder = fresh();
-    dimbit_in(folder.path(), &RESUME).refused(1, &["there is no run to resume", "dimbit run RECIPE --resume"]);
+    dimbit_in(folder.path(), &RESUME)
+        .refused(1, &["run holds no run to resume", "dimbit run RECIPE --resume --out run"]);
     assert!(!folder.path().join("run").exists());
     fs::create_dir(folder.path().join("letters")).unwrap();
     fs::write(folder.path().join("letters/a.txt"), "mine").unwrap();

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use super::print;
+use super::{input_shape, print};
 use crate::recipe::{Device, InputShape, Recipe, SaveActivations, Transform};
 use crate::report::{Console, Event, Sink, Verbosity, bench_table};
 use crate::train::{BenchOptions, Loading, Moment, Row, TrainError, WARM_UP, bench, bench_loading, peak_of_row};
@@ -17,8 +17,8 @@ pub struct Bench {
     /// TorchScript file, scripted or traced.
     #[arg(required_unless_present = "data", requires = "input")]
     model: Option<PathBuf>,
-    /// Shape of one input image: channels, height, width.
-    #[arg(long, value_name = "CxHxW", required_unless_present = "data")]
+    /// Shape of one input image: channels, height, width, such as 3x224x224.
+    #[arg(long, value_name = "CxHxW", required_unless_present = "data", value_parser = input_shape)]
     input: Option<InputShape>,
     /// Measure how fast the training images of this recipe are loaded, over `--steps` batches with `--threads`.
     #[arg(long, value_name = "RECIPE", conflicts_with_all = ["model", "input", "batch", "device", "rows"])]
@@ -133,7 +133,7 @@ impl Bench {
 
     fn load(&self, recipe: &Path) -> Result<ExitCode> {
         let loaded = Recipe::load(recipe, &[])?;
-        let found = bench_loading(&loaded.recipe, self.threads.map(|threads| threads as usize), self.steps as usize)?;
+        let found = bench_loading(&loaded, self.threads.map(|threads| threads as usize), self.steps as usize)?;
         if self.json {
             print(&serde_json::to_string_pretty(&found)?)?;
         } else {

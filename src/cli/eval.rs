@@ -5,10 +5,11 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use super::print;
+use super::{SET, print};
 use crate::data::Split;
 use crate::libtorch::set_deterministic;
 use crate::recipe::{Override, Recipe};
+use crate::report::folder_of;
 use crate::train::{Measured, left_out, measure_model, measure_run};
 
 /// Measures accuracy and bits: of a finished run's folder, or of a plain TorchScript file on a recipe's data.
@@ -16,11 +17,11 @@ use crate::train::{Measured, left_out, measure_model, measure_run};
 pub struct Eval {
     /// Folder of a finished run, or a TorchScript file.
     what: PathBuf,
-    /// The recipe whose data and input shape a TorchScript file is measured with.
+    /// The recipe whose data, input shape and device a TorchScript file is measured with; its model, sites and stages don't
+    /// matter.
     #[arg(long)]
     recipe: Option<PathBuf>,
-    /// Changes a key of the recipe: `KEY.PATH=VALUE`. May be given several times.
-    #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
+    #[arg(long = "set", value_name = "KEY.PATH=VALUE", help = SET)]
     set: Vec<Override>,
     /// The images to measure on.
     #[arg(long, value_enum, default_value_t = SplitName::Val)]
@@ -53,7 +54,11 @@ impl SplitName {
 impl Eval {
     pub(super) fn run(&self) -> Result<ExitCode> {
         let split = self.split.split();
-        let measured = if self.what.is_dir() {
+        if let Some(path) = &self.logits {
+            folder_of(path)?;
+        }
+        // Where there is nothing, a run's folder was most likely meant.
+        let measured = if self.what.is_dir() || (self.recipe.is_none() && !self.what.exists()) {
             if self.recipe.is_some() {
                 bail!("--recipe goes with a TorchScript file: a run's folder has its own recipe");
             }
@@ -65,10 +70,9 @@ impl Eval {
                     self.what.display()
                 );
             };
-            let mut loaded = Recipe::load(recipe, &self.set)?;
-            loaded.recipe.model.path = std::path::absolute(&self.what)?;
+            let loaded = Recipe::load(recipe, &self.set)?;
             set_deterministic(loaded.recipe.seed)?;
-            measure_model(&loaded, split, self.logits.as_deref())?
+            measure_model(&self.what, &loaded, split, self.logits.as_deref())?
         };
         let Measured { top1, images, bits_per_value, bits_per_value_stored, bits_per_value_entropy, unreadable } =
             measured;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
-use super::print;
+use super::{SET_OF_RUN, print};
 use crate::export::{Options, onnx, torchscript};
 use crate::recipe::Override;
 use crate::train::open_run;
@@ -26,8 +26,7 @@ pub struct Export {
     /// Leave the channel transforms as operations of their own, also where a neighbouring layer could do them along.
     #[arg(long)]
     unfolded: bool,
-    /// Changes a key of the run's recipe, such as where the model lies now: `KEY.PATH=VALUE`. May be given several times.
-    #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
+    #[arg(long = "set", value_name = "KEY.PATH=VALUE", help = SET_OF_RUN)]
     set: Vec<Override>,
 }
 

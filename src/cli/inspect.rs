@@ -6,19 +6,24 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 use tch::Device;
 
-use super::print;
+use super::{input_shape, print};
 use crate::libtorch::set_deterministic;
-use crate::model::{Model, Site};
+use crate::model::Site;
 use crate::recipe::InputShape;
 use crate::report::{InspectRow, inspect_table};
+use crate::train::load_model;
 
 /// Lists the sites of a TorchScript network: the activation tensors that dimbit compresses.
+///
+/// The column `folds` says which halves of a site's channel transform cost nothing, as a neighbouring layer takes them over
+/// exactly: `fwd`, the transform itself, by the layers before the activation function (with the placement `before`); `inv`,
+/// the way back, by the layers that read the site (with the placement `after`). Empty: both halves are computed.
 #[derive(Debug, Args)]
 pub struct Inspect {
     /// TorchScript file, scripted or traced.
     model: PathBuf,
-    /// Shape of one input image: channels, height, width.
-    #[arg(long, value_name = "CxHxW")]
+    /// Shape of one input image: channels, height, width, such as 3x224x224.
+    #[arg(long, value_name = "CxHxW", value_parser = input_shape)]
     input: InputShape,
     /// What counts as an activation tensor: outputs of activation functions, or what a device with fused kernels stores.
     #[arg(long, value_enum, default_value_t = Convention::Relu)]
@@ -40,8 +45,7 @@ enum Convention {
 impl Inspect {
     pub(super) fn run(&self) -> Result<ExitCode> {
         set_deterministic(0)?;
-        let shape = [self.input.channels, self.input.height, self.input.width].map(|extent| extent as i64);
-        let model = Model::load(&self.model, shape, Device::Cpu)?;
+        let model = load_model(&self.model, self.input, Device::Cpu)?;
         let rows: Vec<(String, String, Vec<i64>, usize)> = match self.convention {
             Convention::Relu => {
                 let row = |s: &Site| (s.name.clone(), s.kind.clone(), s.shape.clone(), s.values());

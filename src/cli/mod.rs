@@ -4,6 +4,7 @@ mod bench;
 mod eval;
 mod explain;
 mod export;
+mod failure;
 mod inspect;
 mod pack;
 mod recipes;
@@ -18,8 +19,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::export::{ExportError, PackError};
-use crate::train::TrainError;
+use crate::recipe::InputShape;
 
 /// Compresses the activations of convolutional networks: joint PCA dimension reduction and learnable mixed-precision
 /// quantization of TorchScript networks, driven by a recipe.
@@ -48,12 +48,29 @@ enum Command {
     Man(shell::Man),
 }
 
+/// What `--set` does to a recipe.
+const SET: &str = "Changes a key of the recipe: `KEY.PATH=VALUE`, for example `stages.search.target_bits=2.5`; `null` returns \
+    a key to its default. Relative paths here start at the current folder, those in a recipe at the recipe's. May be given \
+    several times";
+
+/// What `--set` does to a finished run.
+const SET_OF_RUN: &str = "Changes a key of the run's recipe, such as where model or data lie now: `model.path=FILE`. Relative \
+    paths start at the current folder. May be given several times";
+
 /// The exit code of a run that was interrupted and can be resumed.
 const INTERRUPTED: u8 = 3;
 
 /// Carries out a command line. Exit codes: 0 done, 1 the input is wrong, 2 usage, 3 interrupted, 4 the run failed.
 pub fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
+    let json = failure::wants_json();
+    let line = Cli::try_parse().unwrap_or_else(|error| {
+        // Help and version come as errors, too.
+        if json && error.use_stderr() {
+            let _ = failure::print_findings(&failure::usage(&error));
+        }
+        error.exit()
+    });
+    let outcome = match line.command {
         Command::Inspect(command) => command.run(),
         Command::Validate(command) => command.run(),
         Command::Explain(command) => command.run(),
@@ -72,43 +89,16 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(code) => code,
         Err(error) => {
-            show(&error);
-            ExitCode::from(code_of(&error))
+            // A closed stdout changes nothing about the error.
+            let _ = failure::say(&error, json);
+            ExitCode::from(failure::exit_code(&error))
         }
     }
 }
 
-fn show(error: &anyhow::Error) {
-    let text = with_causes(error);
-    // Findings bring their own `error[code]`.
-    if text.starts_with("error") {
-        eprintln!("{text}");
-    } else {
-        eprintln!("error: {text}");
-    }
-}
-
-/// The error and its causes, each said once: many errors name their cause in their own text.
-fn with_causes(error: &anyhow::Error) -> String {
-    let mut text = error.to_string();
-    for cause in error.chain().skip(1).map(ToString::to_string) {
-        if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-    }
-    text
-}
-
-fn code_of(error: &anyhow::Error) -> u8 {
-    if error.downcast_ref::<TrainError>().is_some_and(TrainError::is_interruption) {
-        return INTERRUPTED;
-    }
-    let input = error
-        .downcast_ref::<TrainError>()
-        .map(TrainError::is_input)
-        .or_else(|| error.downcast_ref::<ExportError>().map(ExportError::is_input))
-        .or_else(|| error.downcast_ref::<PackError>().map(PackError::is_input));
-    if input.unwrap_or(true) { 1 } else { 4 }
+/// The shape of an image on the command line.
+fn input_shape(text: &str) -> Result<InputShape, String> {
+    text.parse().map_err(|error: crate::recipe::ValueError| format!("{error}: {}", error.help()))
 }
 
 /// Writes a result to stdout. A reader that went away (`| head`) is no error.

@@ -4,10 +4,10 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args;
 
-use super::print;
+use super::{SET_OF_RUN, print};
 use crate::export::{check_run, pack_run};
 use crate::recipe::Override;
-use crate::report::pack_table;
+use crate::report::{folder_of, pack_table};
 
 /// Stores a finished run's activations on validation images bit-packed in a file, reads them back, compares every code, and
 /// counts: bytes in the file against claimed bits.
@@ -28,8 +28,7 @@ pub struct Pack {
     /// Write nothing: compare an existing container with what the run computes.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["images", "out", "entropy"])]
     check: Option<PathBuf>,
-    /// Changes a key of the run's recipe, as for eval: `KEY.PATH=VALUE`. May be given several times.
-    #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
+    #[arg(long = "set", value_name = "KEY.PATH=VALUE", help = SET_OF_RUN)]
     set: Vec<Override>,
     /// Print JSON.
     #[arg(long)]
@@ -41,6 +40,9 @@ impl Pack {
         let report = match &self.check {
             Some(container) => check_run(&self.run, &self.set, container)?,
             None => {
+                if let Some(out) = &self.out {
+                    folder_of(out)?;
+                }
                 let out = self.out.clone().unwrap_or_else(|| self.run.join("activations.dimbit"));
                 let images = self.images.map(|images| images as usize);
                 pack_run(&self.run, &self.set, images, self.entropy, &out)?

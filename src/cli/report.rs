@@ -4,10 +4,10 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args;
 
-use super::print;
+use super::{SET_OF_RUN, print};
 use crate::export::describe_run;
 use crate::recipe::Override;
-use crate::report::{DRAM_PJ_PER_BIT, Report as Runs, report_page, report_table, write_atomically};
+use crate::report::{DRAM_PJ_PER_BIT, Report as Runs, folder_of, report_page, report_table, write_atomically};
 
 /// Reports one finished run, or several side by side: accuracy and bits, memory traffic and its energy, extra compute.
 #[derive(Debug, Args)]
@@ -21,8 +21,7 @@ pub struct Report {
     /// Energy of a bit to or from DRAM in pJ. Without it 20: the lower end of what Horowitz gives (ISSCC 2014).
     #[arg(long, value_name = "PJ", default_value_t = DRAM_PJ_PER_BIT, value_parser = energy, hide_default_value = true)]
     dram_pj_per_bit: f64,
-    /// Changes a key of the runs' recipes, as for eval: `KEY.PATH=VALUE`. May be given several times.
-    #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
+    #[arg(long = "set", value_name = "KEY.PATH=VALUE", help = SET_OF_RUN)]
     set: Vec<Override>,
     /// Print JSON.
     #[arg(long)]
@@ -36,6 +35,9 @@ fn energy(text: &str) -> Result<f64, String> {
 
 impl Report {
     pub(super) fn run(&self) -> Result<ExitCode> {
+        if let Some(path) = &self.html {
+            folder_of(path)?;
+        }
         let described = self.runs.iter().map(|folder| describe_run(folder, &self.set, self.dram_pj_per_bit));
         let report = Runs { runs: described.collect::<Result<_, _>>()?, pj_per_bit: self.dram_pj_per_bit };
         if let Some(path) = &self.html {

@@ -7,7 +7,7 @@ use clap::Args;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::{INTERRUPTED, print, report};
+use super::{INTERRUPTED, SET, failure, print, report};
 use crate::recipe::{Length, Override, Recipe};
 use crate::report::{Console, Status, Verbosity, final_table};
 use crate::train::{Cadence, RunOptions, Stop, recipe_of_run, run};
@@ -21,8 +21,7 @@ pub struct Run {
     /// The recipe; with --resume it may be left out.
     #[arg(required_unless_present = "resume")]
     recipe: Option<PathBuf>,
-    /// Changes a key: `KEY.PATH=VALUE`, for example `stages.search.target_bits=2.5`. May be given several times.
-    #[arg(long = "set", value_name = "KEY.PATH=VALUE", requires = "recipe")]
+    #[arg(long = "set", value_name = "KEY.PATH=VALUE", requires = "recipe", help = SET)]
     set: Vec<Override>,
     /// Folder of the run; must not hold files yet, except with --resume. Without it, the first free one of runs/NAME,
     /// runs/NAME-2, …
@@ -41,7 +40,7 @@ pub struct Run {
     /// Show warnings and the result alone.
     #[arg(long, short)]
     quiet: bool,
-    /// Print the summary as JSON instead of the table.
+    /// Print the summary, or what went wrong, as JSON instead of the table.
     #[arg(long)]
     json: bool,
 }
@@ -62,7 +61,7 @@ impl Run {
         };
         let verbosity = if self.quiet { Verbosity::Quiet } else { Verbosity::Normal };
         let stop = Stop::default();
-        heed_signals(stop.clone()).context("signals can't be caught")?;
+        heed_signals(stop.clone(), self.json).context("signals can't be caught")?;
         let options = RunOptions {
             out: self.out.clone(),
             resume: self.resume,
@@ -85,7 +84,7 @@ impl Run {
         if self.json {
             print(&serde_json::to_string_pretty(&summary)?)?;
         } else {
-            print(&final_table(&summary))?;
+            print(final_table(&summary).trim_end())?;
             print(&format!("\n{}", folder.join("summary.json").display()))?;
         }
         Ok(if summary.status == Status::Complete { ExitCode::SUCCESS } else { ExitCode::from(4) })
@@ -93,17 +92,29 @@ impl Run {
 }
 
 /// The first SIGINT or SIGTERM asks the run to stop, the second ends the process at once.
-fn heed_signals(stop: Stop) -> std::io::Result<()> {
+fn heed_signals(stop: Stop, json: bool) -> std::io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     thread::spawn(move || {
         for _ in signals.forever() {
             if !stop.ask() {
-                eprintln!("\nstopping after this step; once more to stop at once");
+                eprintln!(
+                    "\nstopping when the step, or the batch of a calibration or an evaluation, is done; once more to stop at once"
+                );
                 continue;
             }
-            match stop.resume_command() {
-                Some(command) => eprintln!("\nstopped; the last checkpoint is kept\n  resume: {command}"),
-                None => eprintln!("\nstopped before anything was written"),
+            let (what, help) = match stop.resume_command() {
+                Some(command) => (
+                    "stopped at once: what came after the last checkpoint is not kept",
+                    Some(format!("resume: {command}")),
+                ),
+                None => ("stopped before anything was written", None),
+            };
+            eprintln!("\n{what}");
+            if let Some(help) = &help {
+                eprintln!("  {help}");
+            }
+            if json {
+                let _ = failure::print_findings(&failure::finding("interrupted", what.to_owned(), help));
             }
             // No destructors: threads of libtorch may be at work.
             signal_hook::low_level::exit(INTERRUPTED.into());

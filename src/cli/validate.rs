@@ -5,18 +5,17 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
-use super::print;
+use super::{SET, failure, print};
 use crate::libtorch::set_deterministic;
 use crate::recipe::{Override, Recipe};
-use crate::train::{TrainError, resolve_device, validate};
+use crate::train::validate;
 
 /// Checks a recipe, first its form, then against its model and its data; prints every finding with file, line and column.
 #[derive(Debug, Args)]
 pub struct Validate {
     /// The recipe.
     recipe: PathBuf,
-    /// Changes a key: `KEY.PATH=VALUE`, for example `stages.search.target_bits=2.5`. May be given several times.
-    #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
+    #[arg(long = "set", value_name = "KEY.PATH=VALUE", help = SET)]
     set: Vec<Override>,
     /// Print the findings, or what was found fine, as JSON.
     #[arg(long)]
@@ -25,35 +24,36 @@ pub struct Validate {
 
 impl Validate {
     pub(super) fn run(&self) -> Result<ExitCode> {
-        let loaded = Recipe::load(&self.recipe, &self.set).map_err(TrainError::from);
-        let checked = loaded.and_then(|loaded| {
-            let device = resolve_device(loaded.recipe.device)?;
-            set_deterministic(loaded.recipe.seed)?;
-            let (model, feed) = validate(&loaded, device)?;
-            Ok((loaded, model, feed))
-        });
-        match checked {
-            Ok((loaded, model, feed)) if self.json => print(&format!(
-                "{:#}",
-                json!({
-                    "findings": [], "omitted": 0, "mode": loaded.recipe.mode(), "sites": model.sites.len(),
-                    "training_images": feed.train_images, "validation_images": feed.validation_images,
-                })
-            ))?,
-            Ok((loaded, model, feed)) => print(&format!(
-                "{}: fine ({} mode, {} sites, {} training and {} validation images)",
-                self.recipe.display(),
-                loaded.recipe.mode(),
-                model.sites.len(),
-                feed.train_images,
-                feed.validation_images
-            ))?,
-            Err(TrainError::Recipe(diagnostics)) if self.json => {
-                print(&serde_json::to_string_pretty(&diagnostics)?)?;
-                return Ok(ExitCode::FAILURE);
+        match self.checked() {
+            Ok(fine) => print(&fine)?,
+            // Findings are what this command is for: with --json, all there is to say.
+            Err(error) if self.json => {
+                failure::print_findings(&failure::findings(&error))?;
+                return Ok(ExitCode::from(failure::exit_code(&error)));
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    fn checked(&self) -> Result<String> {
+        let loaded = Recipe::load(&self.recipe, &self.set)?;
+        set_deterministic(loaded.recipe.seed)?;
+        let (model, feed, _) = validate(&loaded)?;
+        let (mode, all) = (loaded.recipe.mode(), model.sites.len());
+        let left_out = model.sites.iter().filter(|site| !loaded.recipe.sites.selects(&site.name)).count();
+        let (training, validation) = (feed.train_images, feed.validation_images);
+        if self.json {
+            let fine = json!({
+                "findings": [], "omitted": 0, "mode": mode, "sites": all, "sites_left_out": left_out,
+                "training_images": training, "validation_images": validation,
+            });
+            return Ok(format!("{fine:#}"));
+        }
+        let some = if left_out > 0 { format!("{} of ", all - left_out) } else { String::new() };
+        Ok(format!(
+            "{}: fine ({mode} mode, {some}{all} sites, {training} training and {validation} validation images)",
+            self.recipe.display()
+        ))
     }
 }

@@ -5,7 +5,7 @@ use anyhow::Result;
 use clap::Args;
 
 use super::eval::SplitName;
-use super::print;
+use super::{SET_OF_RUN, print};
 use crate::export::{open, verify};
 use crate::recipe::Override;
 use crate::train::open_run;
@@ -24,8 +24,7 @@ pub struct Verify {
     /// The images to compare on.
     #[arg(long, value_enum, default_value_t = SplitName::Val)]
     split: SplitName,
-    /// Changes a key of the run's recipe, such as where the data lie now: `KEY.PATH=VALUE`. May be given several times.
-    #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
+    #[arg(long = "set", value_name = "KEY.PATH=VALUE", help = SET_OF_RUN)]
     set: Vec<Override>,
     /// Print JSON.
     #[arg(long)]

@@ -12,6 +12,7 @@ use super::error::ExportError;
 use super::metadata::{Metadata, SiteData};
 use crate::compress::plain::PlainCodec;
 use crate::libtorch::{Baked, BakedSite, BakedTransform};
+use crate::report::folder_of;
 use crate::train::OpenedRun;
 
 /// How a run is written.
@@ -31,14 +32,16 @@ pub(super) fn write_whole<T>(
     path: &Path,
     work: impl FnOnce(&Path) -> Result<T, ExportError>,
 ) -> Result<T, ExportError> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if path.file_name().is_none() || path.is_dir() {
         return Err(ExportError::write(path, "it is a folder"));
     }
-    // Before the work: a path that can't be written is known now. As other files have it, less the user's mask.
+    // Before the work: a path that can't be written is known now.
+    let folder = folder_of(path)?;
+    // As other files have it, less the user's mask.
     let mut partial = tempfile::Builder::new();
     let partial = partial.prefix(".dimbit-").suffix(".tmp").permissions(Permissions::from_mode(0o666));
-    let partial = partial.tempfile_in(folder).map_err(|e| ExportError::write(path, e))?;
+    // The error itself would name a file that nobody has asked for.
+    let partial = partial.tempfile_in(folder).map_err(|e| ExportError::write(path, e.kind()))?;
     let done = work(partial.path())?;
     partial.as_file().sync_all().map_err(|e| ExportError::write(path, e))?;
     partial.persist(path).map_err(|e| ExportError::write(path, e.error))?;

@@ -1,6 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::libtorch::LibtorchError;
+use crate::report::ReportError;
 use crate::train::TrainError;
 
 /// What can go wrong when a run is exported, or an export is verified.
@@ -12,6 +13,9 @@ pub enum ExportError {
     /// libtorch.
     #[error(transparent)]
     Libtorch(#[from] LibtorchError),
+    /// The file has no folder to lie in.
+    #[error(transparent)]
+    Report(#[from] ReportError),
     /// The file can't be written.
     #[error("can't write {}: {reason}\n  help: {help}", path.display())]
     Write {
@@ -89,6 +93,32 @@ pub enum ExportError {
 }
 
 impl ExportError {
+    /// What kind of error this is, in a word for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Run(error) => error.code(),
+            Self::Libtorch(_) => "libtorch",
+            Self::Report(error) => error.code(),
+            Self::Write { .. } => "not-written",
+            Self::NotAnExport { .. } | Self::Failed { .. } => "bad-export",
+            Self::Foreign { .. } => "foreign-export",
+            Self::Unsupported { .. } | Self::Unlistable { .. } => "no-onnx",
+            Self::NoRuntime { .. } => "no-onnx-runtime",
+        }
+    }
+
+    /// The file that it is about.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Write { path, .. }
+            | Self::NotAnExport { path, .. }
+            | Self::Failed { path, .. }
+            | Self::Foreign { path, .. } => Some(path),
+            Self::Report(error) => Some(error.path()),
+            _ => None,
+        }
+    }
+
     /// Whether the input (run, file, path) is to blame rather than the program.
     pub fn is_input(&self) -> bool {
         match self {

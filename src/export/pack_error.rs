@@ -1,6 +1,6 @@
 //! What can keep a run's activations from being packed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::container::ContainerError;
 use crate::libtorch::LibtorchError;
@@ -51,7 +51,10 @@ pub enum PackError {
         source: ContainerError,
     },
     /// A file could not be written.
-    #[error("{source}\n  help: name a file in a folder that can be written with --out")]
+    #[error(
+        "{source}{}",
+        if matches!(source, ReportError::NoFolder { .. }) { "" } else { "\n  help: name a file in a folder that can be written with --out" }
+    )]
     Write {
         /// The file and the system's reason.
         #[from]
@@ -98,6 +101,34 @@ pub enum PackError {
 }
 
 impl PackError {
+    /// What kind of error this is, in a word for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Train(error) => error.code(),
+            Self::NothingToPack { .. } => "nothing-to-pack",
+            Self::Images { .. } => "too-few-images",
+            Self::Codes { .. } => "diverged",
+            Self::Container { .. } => "bad-container",
+            Self::Write { source } => source.code(),
+            Self::Read { .. } => "unreadable",
+            Self::OtherRun { .. } | Self::Differs { .. } => "other-codes",
+        }
+    }
+
+    /// The file or folder that it is about.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Train(error) => error.path(),
+            Self::Write { source } => Some(source.path()),
+            Self::NothingToPack { path }
+            | Self::Container { path, .. }
+            | Self::Read { path, .. }
+            | Self::OtherRun { path, .. }
+            | Self::Differs { path, .. } => Some(path),
+            Self::Images { .. } | Self::Codes { .. } => None,
+        }
+    }
+
     /// Whether the input is to blame rather than the machine.
     pub fn is_input(&self) -> bool {
         match self {

@@ -87,6 +87,35 @@ impl Node {
         matches!(self.value, Value::Scalar { kind: Scalar::Null, .. })
     }
 
+    /// Whether an override has set this to nothing, which takes it away.
+    pub(super) fn is_taken_away(&self) -> bool {
+        self.is_null() && matches!(self.place, Place::Override(_))
+    }
+
+    /// Takes the items of lists away that overrides have set to nothing.
+    pub(super) fn drop_items(&mut self) {
+        match &mut self.value {
+            Value::Sequence(items) => {
+                items.retain(|item| !item.is_taken_away());
+                items.iter_mut().for_each(Self::drop_items);
+            }
+            Value::Mapping(entries) => entries.iter_mut().for_each(|entry| entry.node.drop_items()),
+            Value::Scalar { .. } | Value::Refused => {}
+        }
+    }
+
+    /// Takes the keys away that overrides have set to nothing.
+    pub(super) fn drop_keys(&mut self) {
+        match &mut self.value {
+            Value::Sequence(items) => items.iter_mut().for_each(Self::drop_keys),
+            Value::Mapping(entries) => {
+                entries.retain(|entry| !entry.node.is_taken_away());
+                entries.iter_mut().for_each(|entry| entry.node.drop_keys());
+            }
+            Value::Scalar { .. } | Value::Refused => {}
+        }
+    }
+
     /// The text of a scalar that is text.
     pub(super) fn text(&self) -> Option<&str> {
         match &self.value {

@@ -3,19 +3,38 @@
 use super::language::Recipe;
 use super::sites::SitePattern;
 use super::stage::{CalibrateStage, SearchStage, Stage, TrainStage};
-use super::values::Portion;
+use super::values::{Length, Portion};
 
+/// What stands for a number that isn't known.
+const UNKNOWN: &str = "?";
 /// Characters of the plot's longest bar.
 const PLOT_WIDTH: f64 = 48.0;
 
+/// Why the training images can't be counted, and what to do.
+#[derive(Debug, Clone)]
+pub struct Uncounted {
+    /// What is wrong with them.
+    pub reason: String,
+    /// How to mend it.
+    pub help: Option<String>,
+}
+
 /// The timeline of a recipe and the budget over its search, for a terminal.
 ///
-/// `images` is the number of training images; without it, epochs and steps cannot be told from each other.
-pub fn explain(recipe: &Recipe, images: Option<usize>) -> String {
-    let steps_per_epoch = images.map(|images| recipe.steps_per_epoch(images)).filter(|&steps| steps > 0);
+/// `images` is the number of training images; without it, epochs and steps cannot be told from each other, and the text
+/// says so.
+pub fn explain(recipe: &Recipe, images: &Result<usize, Uncounted>) -> String {
+    let steps_per_epoch = match images {
+        Ok(images) => Some(recipe.steps_per_epoch(*images)).filter(|&steps| steps > 0),
+        Err(_) => None,
+    };
     let mut text = header(recipe, images, steps_per_epoch);
     text.push('\n');
-    text.push_str(&timeline(recipe, steps_per_epoch));
+    let timeline = timeline(recipe, steps_per_epoch);
+    text.push_str(&timeline);
+    if timeline.contains(UNKNOWN) || images.is_err() {
+        text.push_str(&unknown(recipe, images));
+    }
     if let Some(search) = recipe.search() {
         text.push('\n');
         text.push_str(&budget(search));
@@ -23,15 +42,35 @@ pub fn explain(recipe: &Recipe, images: Option<usize>) -> String {
     text
 }
 
-fn header(recipe: &Recipe, images: Option<usize>, steps_per_epoch: Option<usize>) -> String {
+/// What `?` stands for, and why.
+fn unknown(recipe: &Recipe, images: &Result<usize, Uncounted>) -> String {
+    match images {
+        Ok(images) => format!(
+            "{UNKNOWN}  not known: the {images} training images are less than one batch of {}\n   help: lower `batch_size` in `data`\n",
+            recipe.data.batch_size()
+        ),
+        Err(Uncounted { reason, help }) => {
+            let help = help.as_ref().map_or(String::new(), |help| format!("   help: {help}\n"));
+            format!(
+                "{UNKNOWN}  not known, as the training images can't be counted: {reason}\n{help}   `dimbit validate` says all that is missing before a run\n"
+            )
+        }
+    }
+}
+
+fn header(recipe: &Recipe, images: &Result<usize, Uncounted>, steps_per_epoch: Option<usize>) -> String {
     let path = recipe.data.path().map_or(String::new(), |path| format!(" {}", path.display()));
     let count = match (images, steps_per_epoch) {
-        (Some(images), Some(steps)) => format!(", {images} images, {steps} steps an epoch"),
-        (Some(images), None) => format!(", {images} images: less than one batch"),
-        (None, _) => String::new(),
+        (Ok(images), Some(steps)) => format!(", {images} images, {steps} steps an epoch"),
+        (Ok(images), None) => format!(", {images} images: less than one batch"),
+        (Err(_), _) => ", number of images unknown".to_owned(),
+    };
+    let exclude = match recipe.sites.exclude.as_slice() {
+        [] => String::new(),
+        exclude => format!(", without {}", patterns(exclude)),
     };
     format!(
-        "recipe {}: mode {}, seed {}, device {}\nmodel  {}, input {}\ndata   {}{path}, batch {}{count}\nsites  {}, without {}\n",
+        "recipe {}: mode {}, seed {}, device {}\nmodel  {}, input {}\ndata   {}{path}, batch {}{count}\nsites  {}{exclude}\n",
         recipe.name.as_deref().unwrap_or("(no name)"),
         recipe.mode(),
         recipe.seed,
@@ -41,7 +80,6 @@ fn header(recipe: &Recipe, images: Option<usize>, steps_per_epoch: Option<usize>
         recipe.data.kind(),
         recipe.data.batch_size(),
         patterns(&recipe.sites.include),
-        patterns(&recipe.sites.exclude),
     )
 }
 
@@ -65,7 +103,8 @@ fn timeline(recipe: &Recipe, steps_per_epoch: Option<usize>) -> String {
             (Some(length), Some(per_epoch)) => {
                 (format!("{:.2}", length.epochs(per_epoch)), length.steps(per_epoch).to_string())
             }
-            (Some(_), None) => ("?".into(), "?".into()),
+            (Some(Length::Epochs(epochs)), None) => (format!("{epochs:.2}"), UNKNOWN.into()),
+            (Some(Length::Steps(steps)), None) => (UNKNOWN.into(), steps.to_string()),
             (None, _) => ("-".into(), "-".into()),
         };
         let (length, rate, target) = match stage {
@@ -141,31 +180,52 @@ mod tests {
     use super::super::tests::{VALID, load};
     use super::*;
 
+    fn absent() -> Result<usize, Uncounted> {
+        Err(Uncounted { reason: "there is no folder /d".into(), help: Some("did you mean /e?".into()) })
+    }
+
     #[test]
     fn the_timeline_counts_epochs_and_steps_where_images_are_known() {
         let recipe = load(VALID);
-        let text = explain(&recipe, Some(4000));
+        let text = explain(&recipe, &Ok(4000));
+        assert!(!text.contains(UNKNOWN), "{text}");
         assert!(text.contains("4000 images, 62 steps an epoch"), "{text}");
         let row = text.lines().find(|line| line.starts_with("search")).unwrap();
         assert!(row.contains("6.00") && row.contains("372"), "{row}");
         assert!(row.contains("8 to 2.16 bits, cosine"), "{row}");
-        let unknown = explain(&recipe, None);
+        let unknown = explain(&recipe, &absent());
         let row = unknown.lines().find(|line| line.starts_with("search")).unwrap();
-        assert!(row.contains("6ep     ?       ?"), "{row}");
+        assert!(row.contains("6ep     6.00    ?"), "{row}");
+        let in_steps = explain(&load(&VALID.replace("length: 6ep", "length: 300st")), &absent());
+        let row = in_steps.lines().find(|line| line.starts_with("search")).unwrap();
+        assert!(row.contains("300st   ?       300"), "{row}");
+    }
+
+    #[test]
+    fn what_is_unknown_is_said_with_its_reason() {
+        let text = explain(&load(VALID), &absent());
+        assert!(text.contains(", number of images unknown\n"), "{text}");
+        let said = "?  not known, as the training images can't be counted: there is no folder /d\n   help: did you mean /e?\n   `dimbit validate` says";
+        assert!(text.contains(said), "{text}");
+        let few = explain(&load(VALID), &Ok(9));
+        assert!(
+            few.contains("the 9 training images are less than one batch of 64\n   help: lower `batch_size`"),
+            "{few}"
+        );
     }
 
     #[test]
     fn the_budget_falls_from_start_to_target() {
-        let text = explain(&load(VALID), None);
+        let text = explain(&load(VALID), &absent());
         let bits: Vec<f64> =
             text.lines().filter_map(|line| line.split_once(" %")?.1.split_whitespace().next()?.parse().ok()).collect();
         assert_eq!((bits.len(), bits[0], bits[10]), (11, 8.0, 2.16), "{text}");
         assert!(bits.is_sorted_by(|a, b| a >= b));
         let float = "version: 1\nmodel: {path: m.pt, input: 1x2x2}\ndata: {kind: idx, path: d}\nstages: [{stage: train, length: 1ep}]\n";
-        assert!(!explain(&load(float), Some(10)).contains("budget"));
+        assert!(!explain(&load(float), &Ok(10)).contains("budget"));
         // As it runs: at its target after 85 % of the search.
         assert!(bits[9] == 2.16 && bits[8] > 2.16, "{bits:?}");
-        let still = explain(&load(&VALID.replace("    start_bits: 8\n", "")), None);
+        let still = explain(&load(&VALID.replace("    start_bits: 8\n", "")), &absent());
         assert!(still.contains("2.16 bits per value from the first step") && !still.contains('#'), "{still}");
     }
 
@@ -176,7 +236,7 @@ mod tests {
             ("{stage: calibrate, transform: none, max_groups: 1, bits: 4}", "4 bits everywhere"),
             ("{stage: calibrate, bits: 8, target_bits: 2.16}", "8 bits for what is kept, 2.16 bits per value"),
         ] {
-            let text = explain(&load(&format!("{head}  - {stage}\n")), None);
+            let text = explain(&load(&format!("{head}  - {stage}\n")), &absent());
             assert!(text.contains(told), "{text}");
         }
     }

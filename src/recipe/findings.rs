@@ -22,7 +22,9 @@ pub struct Finding {
     /// Key path of what is wrong, such as `stages[2].target_bits`; empty for the whole recipe.
     pub path: String,
     /// Name of the recipe's file as it was given, of one of its bases, or the override (`--set
-    /// stages.2.target_bits=0`).
+    /// stages.2.target_bits=0`). Of an error about something else than a recipe the file or folder that it is about;
+    /// empty, and `null` as JSON, if it is about none.
+    #[serde(serialize_with = "null_if_empty")]
     pub file: String,
     /// Line in the file, from 1; none for overrides and for a file that could not be read.
     pub line: Option<usize>,
@@ -39,8 +41,8 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// A finding about a file as a whole, such as one that cannot be read.
-    pub(super) fn about_file(code: &'static str, file: &str, message: String, help: Option<String>) -> Self {
+    /// A finding about a file or folder as a whole, such as one that cannot be read; `file` may be empty.
+    pub(crate) fn about_file(code: &'static str, file: &str, message: String, help: Option<String>) -> Self {
         Self {
             code,
             path: String::new(),
@@ -239,10 +241,39 @@ fn escaped(c: char) -> Vec<char> {
     if c.is_control() { c.escape_default().collect() } else { vec![c] }
 }
 
+fn null_if_empty<S: serde::Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    (!text.is_empty()).then_some(text).serialize(serializer)
+}
+
+/// The text of an error and what it says behind it of what to do, which a finding has a place of its own for.
+pub(crate) fn split_help(text: &str) -> (String, Option<String>) {
+    const MARKS: [(&str, &str); 3] = [("\n  help: ", ""), ("\n  kept: ", "kept: "), ("\n  saved: ", "saved: ")];
+    let found = MARKS.iter().filter_map(|(mark, kept)| Some((text.find(mark)?, mark, kept))).min();
+    match found {
+        Some((at, mark, kept)) => {
+            let help = text[at + mark.len()..].replace("\n  ", "; ");
+            (text[..at].to_owned(), Some(format!("{kept}{help}")))
+        }
+        None => (text.to_owned(), None),
+    }
+}
+
 /// `a, b, c`, each in backquotes.
 pub(super) fn listed<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
     let quoted: Vec<String> = words.into_iter().map(|word| format!("`{word}`")).collect();
     quoted.join(", ")
+}
+
+/// The `count` words that are most like `given`, the nearest first.
+pub(crate) fn nearest_words<'a>(given: &str, words: impl IntoIterator<Item = &'a str>, count: usize) -> Vec<&'a str> {
+    /// The longest beginning of a word that is compared, in characters.
+    const COMPARED: usize = 256;
+    let start = |text: &str| text.chars().take(COMPARED).collect::<String>();
+    let given = start(given);
+    let likeness = |word: &str| strsim::normalized_damerau_levenshtein(&given, &start(word));
+    let mut ranked: Vec<(f64, &str)> = words.into_iter().map(|word| (likeness(word), word)).collect();
+    ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
+    ranked.into_iter().take(count).map(|(_, word)| word).collect()
 }
 
 /// The word that `given` was most likely meant to be, if any is close.

@@ -152,8 +152,12 @@ impl Form {
         let mut meant = Vec::new();
         for entry in entries {
             let below = spot.below(&entry.key);
+            let required = || strings(&schema["required"]).any(|key| key == entry.key);
             if let Some(schema) = schema["properties"].get(&entry.key) {
-                self.value(&entry.node, schema, &below);
+                // Taken away by an override, an optional key is at its default.
+                if !entry.node.is_taken_away() || required() {
+                    self.value(&entry.node, schema, &below);
+                }
             } else if let Some(near) = self.unknown_key(entry, schema, spot)
                 && node.get(near).is_none()
             {

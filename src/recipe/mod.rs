@@ -3,7 +3,7 @@
 //! A recipe is read in six passes, and the findings of all of them come together:
 //!
 //! 1. the text becomes a tree that knows the place of everything, and so do those of the files that it `extends`;
-//! 2. each is laid over its base, and [`Override`]s are set in the whole;
+//! 2. each is laid over its base, and [`Override`]s are set in the whole, or take away what they set to nothing;
 //! 3. variables (`vars`) are put where `${name}` stands;
 //! 4. the tree is checked against the JSON Schema that is made from the types: keys, types, words, ranges;
 //! 5. the order of the stages and the relations between values are checked;
@@ -26,6 +26,7 @@ mod keys;
 mod language;
 mod merge;
 mod overrides;
+mod photographs;
 #[cfg(test)]
 mod properties;
 mod questions;
@@ -39,21 +40,20 @@ mod tests;
 mod values;
 mod vars;
 
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 pub use anneal::{Anneal, FALL};
 use document::{Node, Place};
-pub use explain::explain;
+pub use explain::{Uncounted, explain};
 use extends::{Chain, Origin};
 use file::FileError;
 use findings::Problem;
-pub(crate) use findings::nearest_word;
 pub use findings::{Diagnostics, Finding, Source};
+pub(crate) use findings::{nearest_word, nearest_words, split_help};
 pub use keys::keys_page;
-pub use language::{
-    Data, FolderData, IdxData, Interpolation, Mode, Model, Photographs, Recipe, ShardData, SyntheticData,
-};
+pub use language::{Data, IdxData, Mode, Model, Recipe, SyntheticData};
 pub use overrides::{Override, OverrideError};
+pub use photographs::{FolderData, Interpolation, Photographs, ShardData};
 pub use schema::schema;
 pub use shipped::{NotShipped, SCHEMA_FILE, SHIPPED, Shipped};
 pub use sites::{SitePattern, SitePatterns, UnmatchedPattern};
@@ -115,8 +115,10 @@ fn parse_at(text: String, path: &Path, overrides: &[Override]) -> Result<Loaded,
         problems.extend(overrides::apply(&mut source.root, overrides));
         let substituted = vars::substitute(&mut source.root, &variables);
         source.put = substituted.put;
+        source.root.drop_items();
         let mut form = substituted.problems;
         form.extend(form::check(&source.root));
+        source.root.drop_keys();
         problems.extend(rules::check(&source.root, &form));
         problems.extend(form);
     }
@@ -149,8 +151,24 @@ fn typed(root: &Node, origins: &[Origin]) -> Result<(Recipe, String), String> {
     });
     // What is typed on the command line is meant from where it is typed.
     recipe.resolve_paths(|key, path| match place(key) {
-        Place::Override(_) => here.join(path),
-        Place::Text { file, .. } => folders[file].join(path),
+        Place::Override(_) => plain(&here.join(path)),
+        Place::Text { file, .. } => plain(&folders[file].join(path)),
     });
     Ok((recipe, written.resolved_yaml()))
+}
+
+/// An absolute path without `.` and `..`, where that is the same place: behind a link, `..` isn't the folder that holds
+/// the link.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match (part, plain.components().next_back()) {
+            (Component::CurDir, _) | (Component::ParentDir, Some(Component::RootDir)) => {}
+            (Component::ParentDir, Some(Component::Normal(_))) if !plain.is_symlink() => {
+                plain.pop();
+            }
+            _ => plain.push(part),
+        }
+    }
+    plain
 }

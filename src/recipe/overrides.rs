@@ -8,8 +8,9 @@ use super::findings::{Problem, listed, nearest_word, shown};
 /// One value set over the recipe's own: `KEY.PATH=VALUE`.
 ///
 /// A list item is named by its index from 0, a stage also by its kind if it is the only one of that kind:
-/// `stages.2.target_bits=2.5`, `stages.search.target_bits=2.5`. The value is YAML. Relative paths start at the current
-/// folder, unlike those in the recipe. The recipe is checked as a whole after all overrides.
+/// `stages.2.target_bits=2.5`, `stages.search.target_bits=2.5`. The value is YAML; `null`, or nothing, returns a key to its
+/// default and removes an item of a list. Relative paths start at the current folder, unlike those in the recipe. The
+/// recipe is checked as a whole after all overrides.
 #[derive(Debug, Clone)]
 pub struct Override {
     text: String,

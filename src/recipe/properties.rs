@@ -91,7 +91,7 @@ fn check_at(text: &str, file: &str, overrides: &[Override]) -> Result<(), TestCa
                 Ok(again) => prop_assert_eq!(&again.recipe, &loaded.recipe),
                 Err(error) => return Err(TestCaseError::fail(format!("{resolved}\n{error}"))),
             }
-            explain(&loaded.recipe, Some(1000));
+            explain(&loaded.recipe, &Ok(1000));
         }
         Err(error) => {
             prop_assert!(!error.findings.is_empty());

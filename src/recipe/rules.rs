@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use super::document::Node;
 use super::findings::Problem;
-use super::language::{Data, Photographs};
+use super::language::Data;
+use super::photographs::Photographs;
 use super::stage::{BasisLearning, CalibrateStage, PartitionRule, Stage, Transform};
 use super::values::InputShape;
 

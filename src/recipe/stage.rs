@@ -78,10 +78,12 @@ pub struct TrainStage {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CalibrateStage {
-    /// Number of training images for the channel means and covariances. Default: 2048.
+    /// Number of training images for the channel means and covariances; more than there are is an error. Default: 2048,
+    /// or all where there are fewer.
     #[schemars(range(min = 1))]
     pub images: usize,
-    /// Number of training images for the sensitivities (Fisher diagonal). Default: 1024.
+    /// Number of training images for the sensitivities (Fisher diagonal), likewise. Default: 1024, or all where
+    /// there are fewer.
     #[schemars(range(min = 1))]
     pub sensitivity_images: usize,
     /// Which transform a site gets. Default: `auto`.

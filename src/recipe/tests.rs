@@ -94,7 +94,7 @@ fn synthetic_data_needs_nothing_but_its_kind() {
     assert_eq!((data.images, data.batch_size, data.eval_batch_size), (1024, 128, 250));
     assert_eq!((recipe.data.path(), recipe.steps_per_epoch(data.images)), (None, 8));
     assert_eq!(load(&recipe.resolved_yaml()), recipe);
-    assert!(explain(&recipe, Some(1024)).contains("data   synthetic, batch 128, 1024 images, 8 steps an epoch"));
+    assert!(explain(&recipe, &Ok(1024)).contains("data   synthetic, batch 128, 1024 images, 8 steps an epoch"));
     let error = Recipe::parse(&SMALL.replace("idx", "synthetic"), "x.yaml", &[]).unwrap_err().to_string();
     assert!(error.contains("unknown key `path`") && error.contains("`images`"), "{error}");
 }
@@ -126,7 +126,7 @@ fn left_out_keys_have_their_defaults() {
 #[test]
 fn paths_start_at_the_recipes_folder() {
     let loaded = Recipe::parse(VALID, "/somewhere/recipes/x.yaml", &[]).unwrap();
-    assert_eq!(loaded.recipe.model.path, PathBuf::from("/somewhere/recipes/../../models/resnet18-32px.pt"));
+    assert_eq!(loaded.recipe.model.path, PathBuf::from("/models/resnet18-32px.pt"));
     let absolute = SMALL.replace("m.pt", "/models/m.pt");
     assert_eq!(load(&absolute).model.path, PathBuf::from("/models/m.pt"));
     let elsewhere = Recipe::parse(VALID, "/elsewhere/y.yaml", &[]).unwrap();
@@ -134,6 +134,43 @@ fn paths_start_at_the_recipes_folder() {
     let typed: Override = "model.path=other.pt".parse().unwrap();
     let loaded = Recipe::parse(VALID, "/somewhere/recipes/x.yaml", &[typed]).unwrap();
     assert_eq!(loaded.recipe.model.path, std::env::current_dir().unwrap().join("other.pt"));
+}
+
+#[test]
+fn a_folder_above_a_link_is_that_of_what_it_leads_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::create_dir_all(at("far/away")).unwrap();
+    std::fs::create_dir(at("recipes")).unwrap();
+    std::os::unix::fs::symlink(at("far/away"), at("recipes/link")).unwrap();
+    let recipe = |path: &str| {
+        let text = SMALL.replace("m.pt", path);
+        Recipe::parse(&text, at("recipes/x.yaml").to_str().unwrap(), &[]).unwrap().recipe.model.path
+    };
+    // `link/..` is `far`: taking both away would lead elsewhere.
+    assert_eq!(recipe("link/../m.pt"), at("recipes/link/../m.pt"));
+    assert_eq!(recipe("./none/.././../m.pt"), at("m.pt"));
+}
+
+#[test]
+fn null_on_the_command_line_takes_away() {
+    let text = VALID.replace("crop_padding: 2", "crop_padding: 2 # pixels");
+    let set = |sets: &[&str]| Recipe::parse(&text, "x.yaml", &overrides(sets));
+    let Data::Idx(data) = set(&["data.crop_padding=null"]).unwrap().recipe.data else { panic!("not idx data") };
+    assert_eq!(data.crop_padding, 0);
+    // A stage goes as in a recipe that extends this one; indices are those of the recipe as it is written.
+    let recipe = set(&["stages.0=null", "stages.2.length=9st", "stages.finetune="]).unwrap().recipe;
+    assert_eq!(recipe.stages.iter().map(Stage::kind).collect::<Vec<_>>(), ["calibrate", "search"]);
+    assert_eq!(recipe.search().unwrap().length, Length::Steps(9));
+    // A key can be taken away and made anew.
+    let again = set(&["sites=null", "sites.exclude=[a]"]).unwrap().recipe.sites;
+    assert!(again.selects("b") && !again.selects("a"));
+    for (given, code) in
+        [("stages=null", "wrong-type"), ("data.kind=null", "wrong-type"), ("nothing=null", "unknown-key")]
+    {
+        let error = set(&[given]).unwrap_err();
+        assert_eq!((error.findings[0].code, &*error.findings[0].file), (code, &*format!("--set {given}")), "{error}");
+    }
 }
 
 #[test]

@@ -217,6 +217,14 @@ pub struct InputShape {
     pub width: usize,
 }
 
+impl InputShape {
+    /// `[channels, height, width]`.
+    pub fn extents(self) -> [i64; 3] {
+        // No extent that is read exceeds `MOST_EXTENT`.
+        [self.channels, self.height, self.width].map(|extent| extent as i64)
+    }
+}
+
 impl FromStr for InputShape {
     type Err = ValueError;
 

@@ -68,6 +68,7 @@ impl Work {
         let entries = match vars.value {
             Value::Mapping(entries) => entries,
             Value::Refused => return,
+            _ if vars.is_taken_away() => return,
             _ => {
                 let message = format!("`{VARS}` must be a mapping of names to values, found {}", vars.described());
                 return self.say(place, "wrong-type", VARS, message, "for example `vars: {bits: 2.16}`".into());

@@ -268,6 +268,7 @@ mod tests {
             seed: 7,
             model: "resnet18.pt".to_owned(),
             sites: 17,
+            left_out: 0,
             values: 2_308_096,
             parameters: 11_689_512,
             macs: 1_814_073_344,
@@ -289,6 +290,25 @@ resnet18.pt: 17 sites, 2,308,096 values an image, 11,689,512 parameters, 1,814,0
 complete: top-1 92.60 % (float 93.10 %) at 1.88 bits/value in 7 min 11 s
 ";
         assert_eq!(shown(false, Verbosity::Normal, &events), expected);
+    }
+
+    #[test]
+    fn sites_that_are_left_out_are_not_counted_as_compressed() {
+        let started = Event::RunStarted {
+            name: "x".to_owned(),
+            mode: "joint".to_owned(),
+            device: "cpu".to_owned(),
+            seed: 0,
+            model: "m.pt".to_owned(),
+            sites: 65,
+            left_out: 16,
+            values: 9,
+            parameters: 1,
+            macs: 1,
+        };
+        let rows = vec![site("a", &[4], "none", vec![group(4, 4)]), site("b", &[4], "none", vec![])];
+        let said = shown(false, Verbosity::Normal, &[started, Event::Calibrated { images: 8, sites: rows }]);
+        assert!(said.contains("m.pt: 49 of 65 sites, ") && said.contains("8 images: 1 of 2 sites, "), "{said}");
     }
 
     #[test]

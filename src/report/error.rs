@@ -14,6 +14,17 @@ pub enum ReportError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// The folder that a file is to lie in isn't there.
+    #[error(
+        "cannot write {}: there is no folder {}\n  help: make it (`mkdir -p {}`), or name a file in a folder that is there",
+        path.display(), folder.display(), folder.display()
+    )]
+    NoFolder {
+        /// The file.
+        path: PathBuf,
+        /// Its folder.
+        folder: PathBuf,
+    },
     /// A file can't be read.
     #[error("cannot read {}: {source}", path.display())]
     Read {
@@ -42,6 +53,28 @@ pub enum ReportError {
 }
 
 impl ReportError {
+    /// What kind of error this is, in a word for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            ReportError::Write { .. } | ReportError::NoFolder { .. } | ReportError::TensorBoardStopped { .. } => {
+                "not-written"
+            }
+            ReportError::Read { .. } => "unreadable",
+            ReportError::NotASummary { .. } => "bad-run",
+        }
+    }
+
+    /// The file or folder that it is about.
+    pub fn path(&self) -> &Path {
+        match self {
+            ReportError::Write { path, .. }
+            | ReportError::NoFolder { path, .. }
+            | ReportError::Read { path, .. }
+            | ReportError::NotASummary { path, .. } => path,
+            ReportError::TensorBoardStopped { folder } => folder,
+        }
+    }
+
     /// For `map_err`: a failed write of `path`.
     pub(super) fn write(path: &Path) -> impl Fn(io::Error) -> ReportError + '_ {
         move |source| ReportError::Write { path: path.to_path_buf(), source }

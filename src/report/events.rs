@@ -22,6 +22,8 @@ pub enum Event {
         model: String,
         /// Number of sites.
         sites: usize,
+        /// How many of them the recipe leaves out.
+        left_out: usize,
         /// Activation values per image, over all sites.
         values: u64,
         /// Parameters of the network.
@@ -202,6 +204,11 @@ pub struct SiteRow {
 }
 
 impl SiteRow {
+    /// Whether the recipe leaves the site out: it has no codec, and keeps 32 bits a value.
+    pub fn is_left_out(&self) -> bool {
+        self.groups.is_empty()
+    }
+
     /// Stored bits of one image, summed over the groups: values / channels × Σ (group's channels × bits).
     ///
     /// The site's channels are the sum over all its groups, so dropped ones count as channels of 0 bits. A site without groups is

@@ -13,6 +13,11 @@ pub(super) fn thousands(number: u64) -> String {
     text
 }
 
+/// Some of a number of things: `49 of 65 sites`, or `65 sites` where it is all of them.
+pub(super) fn part(some: usize, all: usize, what: &str) -> String {
+    if some == all { count(all, what) } else { format!("{} of {}", thousands(some as u64), count(all, what)) }
+}
+
 /// A speed: whole from 10 on, with one decimal below; a dash where it isn't known.
 pub(super) fn rate(per_second: f64) -> String {
     if !per_second.is_finite() || per_second < 0.0 {

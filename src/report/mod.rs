@@ -34,7 +34,7 @@ pub use html::report_page;
 pub use jsonl::MetricsFile;
 pub use pack::{PackReport, PackedGroup, PackedSite, UnpackedSite, pack_table};
 pub use sink::{LogMark, Sink, Sinks};
-pub use summary::{Status, Summary, write_atomically, write_atomically_with};
+pub use summary::{Status, Summary, folder_of, write_atomically, write_atomically_with};
 pub use table::{InspectRow, final_table, inspect_table};
 pub use tensorboard::TensorBoard;
 pub use timeline::Timeline;

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::{Value as Json, json};
 
-use super::format::{count, shape, thousands};
+use super::format::{count, part, shape, thousands};
 use super::layout::{Align, Grid};
 
 /// Bytes of a value that is not compressed.
@@ -170,7 +170,7 @@ pub fn pack_table(report: &PackReport) -> String {
     grid.rule();
     let sums = report.sums();
     let packed = report.sites.iter().map(|site| site.values).sum();
-    let label = count(report.sites.len(), "site");
+    let label = part(report.sites.len(), report.sites.len() + report.uncompressed.len(), "site");
     grid.row([label, count(report.images as usize, "image")].into_iter().chain(numbers(packed, sums)));
     let mut text = grid.render();
     text.push('\n');
@@ -244,7 +244,7 @@ site    shape   values  claimed bits  bytes in file  entropy-coded  Shannon boun
 ─────────────────────────────────────────────────────────────────────────────────
 relu    4x3x3      108            81             11             13              7
 ─────────────────────────────────────────────────────────────────────────────────
-1 site  3 images   108            81             11             13              7
+1 of 2 sites  3 images   108            81             11             13              7
 
 ";
         let text = pack_table(&report());

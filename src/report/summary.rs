@@ -133,6 +133,18 @@ pub(super) fn bits_of(sites: &[SiteRow]) -> f64 {
     sites.iter().map(SiteRow::stored_bits).sum::<f64>() / values as f64
 }
 
+/// The folder that a file is to lie in. Asked before the work whose result the file takes.
+///
+/// # Errors
+/// [`ReportError::NoFolder`].
+pub fn folder_of(path: &Path) -> Result<&Path, ReportError> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if folder.is_dir() {
+        return Ok(folder);
+    }
+    Err(ReportError::NoFolder { path: path.to_path_buf(), folder: folder.to_path_buf() })
+}
+
 /// Writes a file so that a kill at any moment leaves either the old content or the new, never a part.
 ///
 /// The bytes go to a temporary name in the same folder (a hidden file ending in `.tmp`), are brought to the disk, and take the

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::format::{count, duration, rate, shape, thousands};
+use super::format::{count, duration, part, rate, shape, thousands};
 use super::layout::{Align, Grid};
 use super::summary::FLOAT_BITS;
 use super::{GroupRow, SiteRow, Summary};
@@ -53,14 +53,15 @@ fn sites(summary: &Summary) -> String {
             site.name.clone(),
             shape(&site.shape),
             site.transform.clone(),
-            groups(&site.groups),
+            if site.is_left_out() { "left out".to_owned() } else { groups(&site.groups) },
             format!("{:.2}", site.bits_per_value),
             percent(stored(site) / all_bits),
         ]);
     }
     grid.rule();
+    let compressed = summary.sites.iter().filter(|site| !site.is_left_out()).count();
     grid.row([
-        count(summary.sites.len(), "site"),
+        part(compressed, summary.sites.len(), "site"),
         String::new(),
         String::new(),
         format!("{} values", thousands(summary.values)),
@@ -228,6 +229,16 @@ time            7 min 11 s  812 images/s
         let text = final_table(&summary);
         assert!(widest(&text) <= WIDTH, "{text}");
         assert_eq!(text.matches("40×").count(), 25);
+    }
+
+    #[test]
+    fn a_site_that_is_left_out_is_shown_and_not_counted_as_compressed() {
+        let mut summary = summary();
+        summary.sites[1].groups.clear();
+        let text = final_table(&summary);
+        let row = text.lines().find(|line| line.starts_with("layer1.0.relu")).unwrap();
+        assert!(row.contains("none") && row.contains("left out"), "{text}");
+        assert!(text.contains("2 of 3 sites"), "{text}");
     }
 
     #[test]

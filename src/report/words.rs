@@ -1,6 +1,6 @@
 //! What the console says of an event, without colours.
 
-use super::format::{count, duration, rate, thousands};
+use super::format::{count, duration, part, rate, thousands};
 use super::summary::bits_of;
 use super::{Event, Losses, SiteRow, Summary};
 
@@ -9,10 +9,10 @@ use super::{Event, Losses, SiteRow, Summary};
 /// [`Event::Step`] gives the text beside its count.
 pub(super) fn text(event: &Event) -> Option<String> {
     let text = match event {
-        Event::RunStarted { mode, device, seed, model, sites, values, parameters, macs, .. } => format!(
+        Event::RunStarted { mode, device, seed, model, sites, left_out, values, parameters, macs, .. } => format!(
             "mode {mode}, device {device}, seed {seed}\n\
              {model}: {}, {} values an image, {} parameters, {} multiply-accumulates",
-            count(*sites, "site"),
+            part(sites.saturating_sub(*left_out), *sites, "site"),
             thousands(*values),
             thousands(*parameters),
             thousands(*macs),
@@ -64,7 +64,7 @@ fn calibrated(images: usize, sites: &[SiteRow]) -> String {
     format!(
         "calibrated on {}: {}, {:.2} bits/value, {:.1} % dropped",
         count(images, "image"),
-        count(sites.len(), "site"),
+        part(sites.iter().filter(|site| !site.is_left_out()).count(), sites.len(), "site"),
         bits_of(sites),
         dropped / values.max(1) as f64 * 100.0
     )

@@ -7,6 +7,7 @@ use serde_json::Value as Json;
 
 use super::error::TrainError;
 use super::folder::{RunFolder, sha256, sha256_of_file};
+use super::nearby::nothing_to_resume;
 use super::resume::Machine;
 use crate::recipe::{Loaded, Recipe};
 use crate::report::{ReportError, Status, Summary, write_atomically};
@@ -90,7 +91,8 @@ impl About {
     pub fn requires(&self, loaded: &Loaded, folder: &RunFolder) -> Result<(), TrainError> {
         let resolved = loaded.recipe.resolved_yaml();
         let canonical = sha256(loaded.canonical.as_bytes());
-        if canonical == self.recipe_sha256 || sha256(resolved.as_bytes()) == self.recipe_resolved_sha256 {
+        let resolutions = [&canonical, &sha256(resolved.as_bytes())];
+        if canonical == self.recipe_sha256 || resolutions.contains(&&self.recipe_resolved_sha256) {
             return Ok(());
         }
         let value = |text: &str| serde_yaml::from_str::<Json>(text).ok();
@@ -159,11 +161,7 @@ pub fn standing(folder: &RunFolder) -> Result<Standing, TrainError> {
 /// If there is none.
 pub fn recipe_of_run(folder: &Path) -> Result<Loaded, TrainError> {
     if !folder.join(RESOLVED).is_file() {
-        return Err(TrainError::Folder {
-            path: folder.to_path_buf(),
-            reason: format!("there is no run to resume (no {RESOLVED})"),
-            help: "give the folder of a run with --out, or the recipe as well: `dimbit run RECIPE --resume --out DIR`",
-        });
+        return Err(nothing_to_resume(folder));
     }
     Ok(Recipe::load(&folder.join(RESOLVED), &[])?)
 }
@@ -212,6 +210,29 @@ fn git_commit(recipe: &Path) -> Option<String> {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_run_is_known_by_its_resolved_recipe_also_as_earlier_versions_wrote_its_paths() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "version: 1\nmodel: {path: /a/b/../m.pt, input: 1x2x2}\ndata: {kind: synthetic}\nstages: [{stage: train, length: 1ep}]\n";
+        let loaded = Recipe::parse(text, "/r/x.yaml", &[]).unwrap();
+        let resolved = loaded.canonical.clone();
+        assert!(resolved.contains("/a/b/../m.pt") && !loaded.recipe.resolved_yaml().contains(".."));
+        let model = folder.path().join("m.pt");
+        std::fs::write(&model, "").unwrap();
+        let mut there = loaded.clone();
+        there.recipe.model.path = model;
+        let about = About::new(&there, Machine::here(tch::Device::Cpu)).unwrap();
+        let about = About {
+            recipe_sha256: "of relative paths".into(),
+            recipe_resolved_sha256: sha256(resolved.as_bytes()),
+            ..about
+        };
+        let again = Recipe::parse(&resolved, "/run/recipe.resolved.yaml", &[]).unwrap();
+        about.requires(&again, &RunFolder::at(folder.path())).unwrap();
+        let other = Recipe::parse(&resolved.replace("m.pt", "n.pt"), "/run/recipe.resolved.yaml", &[]).unwrap();
+        assert!(about.requires(&other, &RunFolder::at(folder.path())).is_err());
+    }
 
     #[test]
     fn recipes_are_told_apart_by_their_keys() {

@@ -11,7 +11,7 @@ use tch::{Device, Tensor, no_grad};
 use super::error::TrainError;
 use super::feed::Feed;
 use super::folder::{RunFolder, sha256_of_file};
-use super::session::resolve_device;
+use super::nearby::not_a_run;
 use super::validate::validate;
 use crate::compress::compressor::Compressor;
 use crate::compress::saved::CompressorState;
@@ -91,10 +91,13 @@ impl OpenedRun {
 /// If a file is missing, damaged, or does not fit the model file.
 pub fn open_run(path: &Path, overrides: &[Override]) -> Result<OpenedRun, TrainError> {
     let folder = RunFolder::at(path);
+    if !["run.json", "recipe.resolved.yaml", "summary.json"].iter().any(|name| folder.file(name).is_file()) {
+        return Err(not_a_run(path));
+    }
     let missing = |file: &Path| TrainError::Folder {
         path: file.to_path_buf(),
         reason: "this file of a finished run is missing".into(),
-        help: "give the folder of a run that ended (its summary.json is written last)",
+        help: "a run's summary.json is written last: without it the run has not ended, and `dimbit run --resume --out DIR` goes on with it",
     };
     for name in ["recipe.resolved.yaml", "summary.json", TENSORS, MANIFEST] {
         if !folder.file(name).is_file() {
@@ -102,10 +105,11 @@ pub fn open_run(path: &Path, overrides: &[Override]) -> Result<OpenedRun, TrainE
         }
     }
     let summary = Summary::load(&folder.file("summary.json"))?;
-    let loaded = Recipe::load(&folder.file("recipe.resolved.yaml"), overrides)?;
+    let mut loaded = Recipe::load(&folder.file("recipe.resolved.yaml"), overrides)?;
+    // They have been carried out: what they need is no concern any more.
+    loaded.recipe.stages.clear();
     set_deterministic(loaded.recipe.seed)?;
-    let device = resolve_device(loaded.recipe.device)?;
-    let (model, feed) = validate(&loaded, device)?;
+    let (model, feed, device) = validate(&loaded)?;
     if sha256_of_file(&loaded.recipe.model.path)? != summary.model_sha256 {
         return Err(TrainError::Folder {
             path: loaded.recipe.model.path,

@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::compress::saved::RestoreError;
 use crate::data::DataError;
@@ -14,8 +14,13 @@ pub enum TrainError {
     #[error(transparent)]
     Recipe(#[from] Diagnostics),
     /// The network.
-    #[error(transparent)]
-    Model(#[from] ModelError),
+    #[error("{source}{help}")]
+    Model {
+        /// What is wrong with it.
+        source: ModelError,
+        /// What to do, as further lines; empty where the error says it.
+        help: String,
+    },
     /// The data set.
     #[error(transparent)]
     Data(#[from] DataError),
@@ -42,6 +47,16 @@ pub enum TrainError {
         reason: String,
         /// What to do.
         help: &'static str,
+    },
+    /// There is no run where one should be.
+    #[error("{} {reason}\n  help: {help}", path.display())]
+    NotARun {
+        /// The folder.
+        path: PathBuf,
+        /// What is missing, as the end of a sentence that begins with the path.
+        reason: String,
+        /// What to do.
+        help: String,
     },
     /// A parameter is not a finite number any more.
     #[error(
@@ -147,6 +162,43 @@ pub enum TrainError {
 }
 
 impl TrainError {
+    /// What kind of error this is, in a word for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Recipe(_) => "bad-recipe",
+            Self::Model { .. } => "bad-model",
+            Self::Data(_) => "bad-data",
+            Self::Libtorch(_) => "libtorch",
+            Self::Report(error) => error.code(),
+            Self::NotARun { .. } => "not-a-run",
+            Self::Folder { .. } => "bad-folder",
+            Self::Restore { .. } | Self::Unfit { .. } => "bad-checkpoint",
+            Self::Checkpoint { .. } => "not-written",
+            Self::Locked { .. } => "in-use",
+            Self::OtherRecipe { .. } => "other-recipe",
+            Self::Interrupted { .. } => "interrupted",
+            Self::Stopped { source, .. } => source.code(),
+            Self::NoDevice { .. } => "no-device",
+            Self::Bench { .. } => "bench",
+            Self::NotFinite { .. } | Self::Diverged { .. } => "diverged",
+        }
+    }
+
+    /// The file or folder that it is about, where that is all it is about.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Folder { path, .. }
+            | Self::NotARun { path, .. }
+            | Self::Restore { path, .. }
+            | Self::Checkpoint { path, .. }
+            | Self::Locked { path, .. }
+            | Self::OtherRecipe { path, .. } => Some(path),
+            Self::Report(error) => Some(error.path()),
+            Self::Stopped { source, .. } => source.path(),
+            _ => None,
+        }
+    }
+
     /// Whether it was told to stop and can be resumed.
     pub fn is_interruption(&self) -> bool {
         match self {
@@ -175,6 +227,12 @@ impl TrainError {
             Self::Report(error) => matches!(error, ReportError::Read { .. } | ReportError::NotASummary { .. }),
             _ => true,
         }
+    }
+}
+
+impl From<ModelError> for TrainError {
+    fn from(source: ModelError) -> Self {
+        Self::Model { source, help: String::new() }
     }
 }
 

@@ -46,6 +46,20 @@ struct Sets {
 }
 
 impl Feed {
+    /// The number of training images of a recipe.
+    ///
+    /// # Errors
+    /// If they can't be opened.
+    pub fn training_images(recipe: &Recipe) -> Result<usize, DataError> {
+        let cache = cache_folder();
+        Ok(match &recipe.data {
+            Data::Idx(data) => IdxDataset::open(&data.path, Split::Train)?.len(),
+            Data::Folder(data) => FolderSet::open(&data.path, Split::Train, cache.as_deref())?.len(),
+            Data::Shards(data) => ShardSet::open(&data.train, data.shuffle_buffer, cache.as_deref())?.len(),
+            Data::Synthetic(data) => data.images,
+        })
+    }
+
     /// Opens both splits and checks them against the network's input and number of classes (`usize::MAX` if that is not
     /// known).
     ///

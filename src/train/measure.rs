@@ -9,8 +9,7 @@ use super::error::TrainError;
 use super::evaluate::{Evaluation, evaluate};
 use super::feed::Feed;
 use super::reached::stored_bits;
-use super::session::resolve_device;
-use super::validate::validate;
+use super::validate::data_for;
 use crate::compress::compressor::Compressor;
 use crate::data::Split;
 use crate::recipe::{Loaded, Override};
@@ -84,15 +83,17 @@ pub fn measure_run(
     Ok(measured(found, bits, stored, &feed))
 }
 
-/// Measures a recipe's network as it is in its file, uncompressed; `logits` as for [`measure_run`].
+/// Measures the network of a TorchScript file as it is, uncompressed, on a recipe's data; `logits` as for [`measure_run`].
 ///
 /// # Errors
 /// If the network and the data don't fit.
-pub fn measure_model(loaded: &Loaded, split: Split, logits: Option<&Path>) -> Result<Measured, TrainError> {
-    let mut plain = loaded.clone();
-    // Only the network and the data matter: what the stages need is no concern of an evaluation.
-    plain.recipe.stages.clear();
-    let (mut model, feed) = validate(&plain, resolve_device(plain.recipe.device)?)?;
+pub fn measure_model(
+    path: &Path,
+    loaded: &Loaded,
+    split: Split,
+    logits: Option<&Path>,
+) -> Result<Measured, TrainError> {
+    let (mut model, feed) = data_for(loaded, path)?;
     let mut kept = Logits::new(logits);
     let found = evaluate(&mut model, None, &feed, split, false, |_, x, y| kept.add(x, y))?;
     kept.write()?;

@@ -10,10 +10,10 @@ use super::feed::Feed;
 use super::folder::{RunFolder, requires_room};
 use super::reached::summarize;
 use super::resume::{Cadence, Checkpoint, Keeper, Machine, Origin, restore};
-use super::session::{Session, resolve_device};
+use super::session::Session;
 use super::stages;
 use super::stop::Stop;
-use super::validate::validate;
+use super::validate::{device_of, validate};
 use crate::libtorch::set_deterministic;
 use crate::model::Model;
 use crate::recipe::{Loaded, Recipe};
@@ -52,7 +52,6 @@ pub struct Ended {
 pub fn run(loaded: &Loaded, options: RunOptions) -> Result<Ended, TrainError> {
     let RunOptions { out, resume, cadence, stop, mut console } = options;
     let recipe = &loaded.recipe;
-    let device = resolve_device(recipe.device)?;
     set_deterministic(recipe.seed)?;
     let mut found = None;
     if let Some(path) = out.as_deref().filter(|path| resume && path.exists()) {
@@ -67,14 +66,14 @@ pub fn run(loaded: &Loaded, options: RunOptions) -> Result<Ended, TrainError> {
             }
             Standing::Ended(about, summary) => {
                 about.requires(loaded, &folder)?;
-                let origin = origin(&about, Machine::here(device));
+                let origin = origin(&about, Machine::here(device_of(loaded)?));
                 Keeper::open(&folder.file("checkpoints"), cadence, origin)?.clear_up(summary.top1);
                 return Ok(Ended { summary: *summary, folder: folder.path, before: true });
             }
         };
         found = Some((folder, about));
     }
-    let (model, feed) = validate(loaded, device)?;
+    let (model, feed, device) = validate(loaded)?;
     let machine = Machine::here(device);
     let new = About::new(loaded, machine.clone())?;
     let place = found.as_ref().map(|(folder, _)| folder.path.as_path()).or(out.as_deref());
@@ -240,6 +239,7 @@ fn announce(session: &mut Session<'_>, name: &str) -> Result<(), TrainError> {
         seed: session.recipe.seed,
         model: session.recipe.model.path.display().to_string(),
         sites: session.model.sites.len(),
+        left_out: session.model.sites.iter().filter(|site| !session.recipe.sites.selects(&site.name)).count(),
         values: session.model.values() as u64,
         parameters: session.model.parameters,
         macs: session.model.macs,
@@ -269,6 +269,18 @@ fn note_divergence(session: &Session<'_>, error: &TrainError, folder: &RunFolder
     }
 }
 
+/// What is kept of a run that was told to stop after `step`, when the last checkpoint holds `kept` steps.
+fn saved(stage: &str, step: u64, kept: Option<u64>) -> String {
+    match (stage, kept) {
+        ("calibrate", Some(kept)) if kept == step => {
+            "all before the calibration, which is not saved in between: resuming begins it again".to_owned()
+        }
+        (_, Some(kept)) if kept == step => format!("all up to step {step}: resuming goes on there"),
+        (_, Some(kept)) => format!("all up to step {kept}: resuming goes on from there"),
+        (_, None) => "nothing yet: resuming begins the run again".to_owned(),
+    }
+}
+
 /// An error of a run that had begun: what is kept of it, and how it goes on.
 fn stopped(error: TrainError, folder: &RunFolder, keeper: Option<&Keeper>) -> TrainError {
     let latest = keeper.and_then(Keeper::latest);
@@ -279,7 +291,10 @@ fn stopped(error: TrainError, folder: &RunFolder, keeper: Option<&Keeper>) -> Tr
             latest.display()
         ),
         (error, None) if error.is_divergence() => "kept: nothing, it was before the first checkpoint".to_owned(),
-        (TrainError::Interrupted { .. }, _) => format!("resume: {command}"),
+        (TrainError::Interrupted { stage, step }, _) => {
+            let saved = saved(stage, *step, keeper.and_then(Keeper::latest_step));
+            format!("saved: {saved}\n  resume: {command}")
+        }
         (_, Some(latest)) => {
             format!("kept: all up to {}; when the cause is mended, resume: {command}", latest.display())
         }
@@ -295,4 +310,26 @@ fn stopped(error: TrainError, folder: &RunFolder, keeper: Option<&Keeper>) -> Tr
         cause = found.source();
     }
     TrainError::Stopped { source: Box::new(error), what, kept }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::saved;
+
+    #[test]
+    fn what_is_saved_is_said_of_steps_and_of_passes_without_any() {
+        for (stage, step, kept, said) in [
+            ("search", 40, Some(40), "all up to step 40: resuming goes on there"),
+            (
+                "calibrate",
+                12,
+                Some(12),
+                "all before the calibration, which is not saved in between: resuming begins it again",
+            ),
+            ("search", 40, Some(31), "all up to step 31: resuming goes on from there"),
+            ("calibrate", 0, None, "nothing yet: resuming begins the run again"),
+        ] {
+            assert_eq!(saved(stage, step, kept), said);
+        }
+    }
 }

@@ -64,8 +64,21 @@ impl Ended {
         if let Some(cause) = self.stderr.trim_end().rsplit(": ").next() {
             assert!(!self.stderr.contains(&format!("{cause}: {cause}")), "said twice:\n{}", self.stderr);
         }
-        assert!(self.stderr.starts_with("error"), "stderr doesn't begin with the error:\n{}", self.stderr);
+        let first = self.stderr.lines().find(|line| !line.starts_with("warning: "));
+        assert!(first.is_some_and(|line| line.starts_with("error")), "the error isn't said first:\n{}", self.stderr);
         assert!(self.stdout.is_empty(), "a refusal is no result: {}", self.stdout);
+    }
+
+    /// Requires of a call with `--json` what [`Self::refused`] does, and on stdout one object with one finding; hands that
+    /// back.
+    #[track_caller]
+    pub fn refused_as_json(self, code: i32, causes: &[&str]) -> Json {
+        let found: Json = serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"));
+        let [finding] = found["findings"].as_array().unwrap().as_slice() else { panic!("not one finding: {found:#}") };
+        assert_eq!(found["omitted"], 0, "{found:#}");
+        assert!(finding["code"].is_string() && finding["message"].is_string(), "{found:#}");
+        Self { stdout: String::new(), ..self }.refused(code, causes);
+        finding.clone()
     }
 }
 

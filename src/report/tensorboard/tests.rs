@@ -134,6 +134,7 @@ fn run_started() -> Event {
         seed: 3,
         model: "m.pt".to_owned(),
         sites: 1,
+        left_out: 0,
         values: 4,
         parameters: 5,
         macs: 6,

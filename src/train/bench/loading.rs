@@ -6,9 +6,9 @@ use serde::Serialize;
 use tch::Device;
 
 use super::WARM_UP;
-use crate::recipe::{Data, Recipe};
+use crate::recipe::{Data, Loaded};
 use crate::train::error::TrainError;
-use crate::train::feed::Feed;
+use crate::train::validate::feed_of;
 
 /// What loading was measured at.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -32,15 +32,16 @@ pub struct Loading {
 /// Loads `steps` batches of training images, decoded and augmented, after a few that don't count. The network is not needed.
 ///
 /// # Errors
-/// See [`crate::data::DataError`].
-pub fn bench_loading(recipe: &Recipe, threads: Option<usize>, steps: usize) -> Result<Loading, TrainError> {
-    let mut recipe = recipe.clone();
-    match &mut recipe.data {
+/// [`TrainError::Recipe`] if the data can't be used; see [`crate::data::DataError`].
+pub fn bench_loading(loaded: &Loaded, threads: Option<usize>, steps: usize) -> Result<Loading, TrainError> {
+    let mut loaded = loaded.clone();
+    match &mut loaded.recipe.data {
         Data::Folder(data) if threads.is_some() => data.threads = threads,
         Data::Shards(data) if threads.is_some() => data.threads = threads,
         _ => {}
     }
-    let feed = Feed::open(&recipe, usize::MAX, Device::Cpu)?;
+    let feed = feed_of(&loaded, Device::Cpu)?;
+    let recipe = &loaded.recipe;
     let mut images = 0;
     let mut began = Instant::now();
     let mut done = 0;

@@ -9,7 +9,6 @@ use super::row::{Plan, Row};
 use crate::compress::budget::Budget;
 use crate::compress::compressor::Compressor;
 use crate::compress::saved::CompressorState;
-use crate::model::Model;
 use crate::recipe::{BatchNorm, SearchStage};
 use crate::report::{BenchRow, Sink, SiteRow};
 use crate::train::error::TrainError;
@@ -19,6 +18,7 @@ use crate::train::objective::{FallingBudget, Objective, TaskAlone};
 use crate::train::session::{Session, resolve_device};
 use crate::train::stages::calibrate;
 use crate::train::trainer::Trainer;
+use crate::train::validate::load_model;
 
 /// A row that trains.
 pub(super) struct Subject<'a> {
@@ -47,8 +47,7 @@ impl<'a> Subject<'a> {
         saved: Option<&Path>,
     ) -> Result<Self, TrainError> {
         let device = resolve_device(options.device)?;
-        let input = [options.input.channels, options.input.height, options.input.width].map(|extent| extent as i64);
-        let model = Model::load(&options.model, input, device)?;
+        let model = load_model(&options.model, options.input, device)?;
         let feed = Feed::open(&plan.recipe, model.classes, device)?;
         let mut session = Session::new(&plan.recipe, model, feed, device, sink);
         let mut phase = Phase::retraining("search", 1, &plan.search.retraining(), false);

@@ -70,6 +70,8 @@ pub struct Keeper {
     numbers: Vec<u64>,
     /// Number of the next one.
     next: u64,
+    /// Optimizer steps since the run's start, at the last checkpoint.
+    step: Option<u64>,
     /// SHA-256 of the files that all of them share.
     shared: BTreeMap<String, String>,
     best: Option<Best>,
@@ -110,6 +112,7 @@ impl Keeper {
             best: best.filter(|best| folder.join(&best.checkpoint).is_dir()),
             next: numbers.last().map_or(0, |last| last + 1),
             numbers,
+            step: None,
             folder: folder.to_path_buf(),
             cadence,
             origin,
@@ -133,6 +136,7 @@ impl Keeper {
                 Ok(found) => {
                     self.shared.clone_from(&found.shared_sha256);
                     self.before = found.state.seconds;
+                    self.step = Some(found.state.step);
                     return Some(found);
                 }
                 Err(reason) => {
@@ -147,6 +151,11 @@ impl Keeper {
     /// Where the last checkpoint that can be believed lies.
     pub fn latest(&self) -> Option<PathBuf> {
         self.numbers.last().map(|&number| self.path(number))
+    }
+
+    /// Optimizer steps since the run's start that the last checkpoint holds; none before the first one.
+    pub fn latest_step(&self) -> Option<u64> {
+        self.step
     }
 
     fn path(&self, number: u64) -> PathBuf {
@@ -187,6 +196,7 @@ impl Keeper {
         let path = self.path(self.next);
         disk::write(&path, state, tensors, &self.shared).map_err(|reason| TrainError::Checkpoint { path, reason })?;
         self.numbers.push(self.next);
+        self.step = Some(state.step);
         self.next += 1;
         self.last = Instant::now();
         let surplus = self.numbers.len().saturating_sub(self.cadence.keep.max(1));

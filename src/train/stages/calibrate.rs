@@ -30,7 +30,17 @@ pub fn carry_out(session: &mut Session<'_>, stage: &CalibrateStage, index: usize
     let began = Instant::now();
     let (name, stages) = ("calibrate".to_owned(), session.recipe.stages.len());
     session.sink.event(&Event::StageStarted { stage: name.clone(), index, stages, epochs: 0.0, steps: 0 })?;
-    session.float_top1 = Some(session.evaluate("calibrate", false)?.top1);
+    let float = session.evaluate("calibrate", false)?;
+    session.float_top1 = Some(float.top1);
+    if is_chance(float.top1, float.images, session.model.classes) {
+        let message = format!(
+            "the float network's top-1 on the validation images, {:.2} %, is no better than chance at {} classes: what follows \
+             tells nothing of the compression. Train it longer (running statistics of batch normalisation take many steps \
+             where its momentum is low), or check that images are prepared and classes numbered as the network knows them",
+            float.top1, session.model.classes
+        );
+        session.sink.event(&Event::Warning { message })?;
+    }
     let follows = |stage: &recipe::Stage| match stage {
         recipe::Stage::Search(stage) => stage.distillation > 0.0,
         recipe::Stage::Finetune(stage) => stage.distillation > 0.0,
@@ -45,6 +55,13 @@ pub fn carry_out(session: &mut Session<'_>, stage: &CalibrateStage, index: usize
     let reached = session.evaluate("calibrate", true)?;
     session.sink.event(&Event::StageEnded { stage: name, seconds: began.elapsed().as_secs_f64() })?;
     Ok(Some(reached.top1))
+}
+
+/// Whether a top-1 accuracy in percent is within two standard deviations of guessing, or below.
+fn is_chance(top1: f64, images: usize, classes: usize) -> bool {
+    let guess = 1.0 / classes.max(1) as f64;
+    let deviation = (guess * (1.0 - guess) / images.max(1) as f64).sqrt();
+    classes > 1 && top1 / 100.0 <= guess + 2.0 * deviation
 }
 
 /// Builds the session's compressor.
@@ -258,4 +275,25 @@ fn starts(
         site.groups.iter().enumerate().map(group).collect()
     };
     candidates.iter().zip(&plan.sites).map(of_site).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_chance;
+
+    #[test]
+    fn guessing_is_told_from_knowing() {
+        // One in ten of 1,000 images: 1.9 percentage points are two standard deviations.
+        for (top1, images, classes, chance) in [
+            (10.0, 1000, 10, true),
+            (11.8, 1000, 10, true),
+            (12.0, 1000, 10, false),
+            (0.1, 50_000, 1000, true),
+            (0.2, 50_000, 1000, false),
+            (50.0, 10, 2, true),
+            (100.0, 1000, 1, false),
+        ] {
+            assert_eq!(is_chance(top1, images, classes), chance, "{top1} % of {images}, {classes} classes");
+        }
+    }
 }
