@@ -9,12 +9,13 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor, no_grad};
 
 use super::error::TrainError;
-use super::feed::Feed;
+use super::feed::SplitFeed;
 use super::folder::{RunFolder, sha256_of_file};
 use super::session::resolve_device;
-use super::validate::validate;
+use super::validate::validate_split;
 use crate::compress::compressor::Compressor;
 use crate::compress::saved::CompressorState;
+use crate::data::Split;
 use crate::libtorch::{Network, set_deterministic};
 use crate::model::Model;
 use crate::recipe::{Override, Recipe};
@@ -66,8 +67,8 @@ pub struct OpenedRun {
     pub model: Model,
     /// Its codecs; none for a float run.
     pub compressor: Option<Compressor>,
-    /// The recipe's data.
-    pub feed: Feed,
+    /// The split of the recipe's data that it is looked at with.
+    pub feed: SplitFeed,
     /// What the run reached.
     pub summary: Summary,
     /// The resolved recipe as it stands in the folder.
@@ -85,11 +86,12 @@ impl OpenedRun {
     }
 }
 
-/// Opens a finished run's folder. `overrides` change the resolved recipe, for example where data or model lie now.
+/// Opens a finished run's folder. `overrides` change the resolved recipe, for example where data or model lie now;
+/// of the data, `split` alone is opened.
 ///
 /// # Errors
 /// If a file is missing, damaged, or does not fit the model file.
-pub fn open_run(path: &Path, overrides: &[Override]) -> Result<OpenedRun, TrainError> {
+pub fn open_run(path: &Path, overrides: &[Override], split: Split) -> Result<OpenedRun, TrainError> {
     let folder = RunFolder::at(path);
     let missing = |file: &Path| TrainError::Folder {
         path: file.to_path_buf(),
@@ -105,7 +107,7 @@ pub fn open_run(path: &Path, overrides: &[Override]) -> Result<OpenedRun, TrainE
     let loaded = Recipe::load(&folder.file("recipe.resolved.yaml"), overrides)?;
     set_deterministic(loaded.recipe.seed)?;
     let device = resolve_device(loaded.recipe.device)?;
-    let (model, feed) = validate(&loaded, device)?;
+    let (model, feed) = validate_split(&loaded, device, split)?;
     if sha256_of_file(&loaded.recipe.model.path)? != summary.model_sha256 {
         return Err(TrainError::Folder {
             path: loaded.recipe.model.path,

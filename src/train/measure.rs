@@ -7,10 +7,10 @@ use tch::{Device, Tensor};
 use super::checkpoint::{OpenedRun, open_run};
 use super::error::TrainError;
 use super::evaluate::{Evaluation, evaluate};
-use super::feed::Feed;
+use super::feed::SplitFeed;
 use super::reached::stored_bits;
 use super::session::resolve_device;
-use super::validate::validate;
+use super::validate::validate_split;
 use crate::compress::compressor::Compressor;
 use crate::data::Split;
 use crate::recipe::{Loaded, Override};
@@ -75,9 +75,9 @@ pub fn measure_run(
     split: Split,
     logits: Option<&Path>,
 ) -> Result<Measured, TrainError> {
-    let OpenedRun { mut model, compressor, feed, .. } = open_run(folder, overrides)?;
+    let OpenedRun { mut model, compressor, feed, .. } = open_run(folder, overrides, split)?;
     let mut kept = Logits::new(logits);
-    let found = evaluate(&mut model, compressor.as_ref(), &feed, split, true, |_, x, y| kept.add(x, y))?;
+    let found = evaluate(&mut model, compressor.as_ref(), &feed, true, |_, x, y| kept.add(x, y))?;
     kept.write()?;
     let bits = compressor.as_ref().map(Compressor::bits_per_value).transpose()?;
     let stored = stored_bits(&model, compressor.as_ref())?;
@@ -92,15 +92,15 @@ pub fn measure_model(loaded: &Loaded, split: Split, logits: Option<&Path>) -> Re
     let mut plain = loaded.clone();
     // Only the network and the data matter: what the stages need is no concern of an evaluation.
     plain.recipe.stages.clear();
-    let (mut model, feed) = validate(&plain, resolve_device(plain.recipe.device)?)?;
+    let (mut model, feed) = validate_split(&plain, resolve_device(plain.recipe.device)?, split)?;
     let mut kept = Logits::new(logits);
-    let found = evaluate(&mut model, None, &feed, split, false, |_, x, y| kept.add(x, y))?;
+    let found = evaluate(&mut model, None, &feed, false, |_, x, y| kept.add(x, y))?;
     kept.write()?;
     let stored = stored_bits(&model, None)?;
     Ok(measured(found, None, stored, &feed))
 }
 
-fn measured(found: Evaluation, bits: Option<f64>, stored: f64, feed: &Feed) -> Measured {
+fn measured(found: Evaluation, bits: Option<f64>, stored: f64, feed: &SplitFeed) -> Measured {
     Measured {
         top1: found.top1,
         images: found.images,

@@ -5,9 +5,10 @@ use std::path::Path;
 use tch::Device;
 
 use super::error::TrainError;
-use super::feed::Feed;
+use super::feed::{Feed, SplitFeed};
+use crate::data::Split;
 use crate::model::Model;
-use crate::recipe::{Diagnostics, Finding, Loaded, Portion, Stage, TrainStage, nearest_word};
+use crate::recipe::{Diagnostics, Finding, Loaded, Portion, Recipe, Stage, TrainStage, nearest_word};
 
 /// The most files of a folder that are looked through for one that was meant.
 const MOST_NAMES: usize = 1000;
@@ -17,6 +18,24 @@ const MOST_NAMES: usize = 1000;
 /// # Errors
 /// [`TrainError::Recipe`] with the findings.
 pub fn validate(loaded: &Loaded, device: Device) -> Result<(Model, Feed), TrainError> {
+    check(loaded, device, Feed::open, |feed| long_warmups(loaded, feed.steps_per_epoch()))
+}
+
+/// Like [`validate`], of one split alone: the other one need not be there.
+///
+/// # Errors
+/// [`TrainError::Recipe`] with the findings.
+pub(super) fn validate_split(loaded: &Loaded, device: Device, split: Split) -> Result<(Model, SplitFeed), TrainError> {
+    let open = |recipe: &Recipe, classes, device| SplitFeed::open(recipe, classes, device, split);
+    check(loaded, device, open, |_| Vec::new())
+}
+
+fn check<F>(
+    loaded: &Loaded,
+    device: Device,
+    open: impl FnOnce(&Recipe, usize, Device) -> Result<F, TrainError>,
+    look: impl FnOnce(&F) -> Vec<Finding>,
+) -> Result<(Model, F), TrainError> {
     let Loaded { recipe, source, .. } = loaded;
     let mut findings: Vec<Finding> = Vec::new();
     let shape = recipe.model.input;
@@ -58,7 +77,7 @@ pub fn validate(loaded: &Loaded, device: Device) -> Result<(Model, Feed), TrainE
     }
     // Without a network, the labels can still be read; only their range is not known.
     let classes = model.as_ref().map_or(usize::MAX, |m| m.classes);
-    let feed = match Feed::open(recipe, classes, device) {
+    let feed = match open(recipe, classes, device) {
         Ok(feed) => Some(feed),
         Err(error) => {
             let text = error.to_string();
@@ -69,7 +88,7 @@ pub fn validate(loaded: &Loaded, device: Device) -> Result<(Model, Feed), TrainE
         }
     };
     if let Some(feed) = &feed {
-        findings.extend(long_warmups(loaded, feed.steps_per_epoch()));
+        findings.extend(look(feed));
     }
     match (model, feed) {
         (Some(model), Some(feed)) if findings.is_empty() => Ok((model, feed)),
