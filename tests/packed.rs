@@ -4,6 +4,7 @@ mod common;
 
 use common::{Run, head, stages, tiny};
 use dimbit::compress::codec::Quantizers;
+use dimbit::data::Split;
 use dimbit::libtorch::Saved;
 use dimbit::train::{OpenedRun, open_run};
 use serde_json::Value as Json;
@@ -54,7 +55,7 @@ fn gradients_are_bit_for_bit_those_of_kept_values() {
     for recipe in [pca, none, traced] {
         let run = Run::of(&recipe);
         run.summary();
-        let mut opened = open_run(&run.path(), &[]).unwrap();
+        let mut opened = open_run(&run.path(), &[], Split::Validation).unwrap();
         for tensor in opened.model.network.tensors().unwrap().into_iter().filter(|t| t.is_parameter) {
             let _ = tensor.tensor.set_requires_grad(true);
         }

@@ -186,6 +186,24 @@ fn a_network_for_other_classes_is_refused_with_both_numbers() {
 }
 
 #[test]
+fn an_evaluation_needs_its_own_split_alone() {
+    let photographs = Photographs::new(10);
+    photographs.recipe("");
+    photographs.run().fine();
+    let at = |name: &str| photographs.path().join(name);
+    fs::rename(at("data/train"), at("data/elsewhere")).unwrap();
+    assert_eq!(number(&photographs.eval(&["--json"]).json(), "images"), 20.0);
+    let summary = read_json(&at("run/summary.json"));
+    let again = dimbit_in(photographs.path(), &["eval", "run", "--json"]).json();
+    assert_eq!(again["top1"], summary["top1"]);
+    photographs.eval(&["--split", "train"]).refused(1, &["has no folder `train`"]);
+    photographs.refused(&["has no folder `train`", "bad-data"]);
+    fs::rename(at("data/elsewhere"), at("data/train")).unwrap();
+    fs::rename(at("data/val"), at("data/elsewhere")).unwrap();
+    assert_eq!(number(&photographs.eval(&["--split", "train", "--json"]).json(), "images"), 60.0);
+}
+
+#[test]
 fn folders_that_are_no_data_set_are_refused() {
     let photographs = Photographs::new(10);
     photographs.recipe("");

@@ -5,6 +5,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 
 use super::{SET_OF_RUN, print};
+use crate::data::Split;
 use crate::export::{Options, onnx, torchscript};
 use crate::recipe::Override;
 use crate::train::open_run;
@@ -40,7 +41,7 @@ enum Format {
 
 impl Export {
     pub(super) fn run(&self) -> Result<ExitCode> {
-        let run = open_run(&self.run, &self.set)?;
+        let run = open_run(&self.run, &self.set, Split::Validation)?;
         let options = Options { fold_transforms: !self.unfolded, fold_batch_norm: self.fold_batch_norm };
         let written = match self.format {
             Format::Torchscript => torchscript::write(&run, options, &self.out)?,

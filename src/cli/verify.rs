@@ -33,10 +33,10 @@ pub struct Verify {
 
 impl Verify {
     pub(super) fn run(&self) -> Result<ExitCode> {
-        let mut run = open_run(&self.run, &self.set)?;
+        let mut run = open_run(&self.run, &self.set, self.split.split())?;
         let mut file = open(&self.against, &run)?;
         let limit = self.images.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
-        let verdict = verify(&mut run, file.as_mut(), self.split.split(), limit)?;
+        let verdict = verify(&mut run, file.as_mut(), limit)?;
         let text = if self.json { serde_json::to_string_pretty(&verdict)? } else { verdict.to_string() };
         print(&text)?;
         Ok(if verdict.holds() { ExitCode::SUCCESS } else { ExitCode::from(4) })

@@ -5,13 +5,13 @@
 //! augmentation.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::{self, JoinHandle};
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use rayon::ThreadPoolBuilder;
 use rayon::prelude::*;
-use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::{Batch, DataError, Samples, Stored, Stream};
 
@@ -90,6 +90,17 @@ impl Loader {
 
     /// Like [`Self::epoch`], without its first `skipped` batches: none of their images is read.
     pub fn epoch_from(&self, epoch: u64, skipped: usize) -> Epoch {
+        self.epoch_with(epoch, skipped, Batch::clone)
+    }
+
+    /// Like [`Self::epoch_from`], of what `finish` makes of each batch, in the background as well. A batch's memory is
+    /// used again for one that follows.
+    pub fn epoch_with<T: Send + 'static>(
+        &self,
+        epoch: u64,
+        skipped: usize,
+        finish: impl Fn(&Batch) -> T + Send + Sync + 'static,
+    ) -> Epoch<T> {
         let steps = self.steps_per_epoch();
         let LoaderOptions { batch_size, input, .. } = self.options;
         let batch_bytes = batch_size.saturating_mul(input.iter().product::<usize>()).saturating_mul(size_of::<f32>());
@@ -97,7 +108,8 @@ impl Loader {
         let (sender, receiver) = sync_channel(ahead);
         let pass = Pass { samples: Arc::clone(&self.samples), options: self.options.clone(), epoch };
         let worker = thread::spawn(move || {
-            if let Err(error) = pass.carry_out(skipped, steps, &sender) {
+            let hand_over = |batch: &Batch| sender.send(Ok(finish(batch))).is_ok();
+            if let Err(error) = pass.carry_out(skipped, steps, hand_over) {
                 // Whoever went away needs no reason.
                 let _ = sender.send(Err(error));
             }
@@ -133,11 +145,12 @@ struct Pass {
 }
 
 impl Pass {
+    /// Prepares the batches of the epoch and hands each over, until nobody wants more (`false`).
     fn carry_out(
         &self,
         skipped: usize,
         steps: usize,
-        sender: &SyncSender<Result<Batch, DataError>>,
+        hand_over: impl Fn(&Batch) -> bool + Sync,
     ) -> Result<(), DataError> {
         let LoaderOptions { batch_size, shuffle, seed, threads, .. } = self.options;
         let mut rng = generator(Purpose::Order, seed, self.epoch, 0);
@@ -152,28 +165,38 @@ impl Pass {
             ),
         };
         let mut stream = self.samples.stream(&order, skipped.saturating_mul(batch_size).min(order.len()));
-        for indices in order.chunks(batch_size).take(steps).skip(skipped) {
-            let batch = self.prepare(indices, stream.as_mut(), pool.as_ref())?;
-            // Nothing but images that can't be read.
-            if batch.labels.is_empty() {
-                continue;
+        let mut batches = order.chunks(batch_size).take(steps).skip(skipped);
+        let (mut ready, mut next) = (Batch::default(), Batch::default());
+        loop {
+            let indices = batches.next();
+            // A batch of nothing but images that can't be read is none.
+            let give = || ready.labels.is_empty() || hand_over(&ready);
+            let mut take = || indices.map(|indices| self.prepare(indices, stream.as_mut(), pool.is_some(), &mut next));
+            // With several threads, one hands over while the others go on.
+            let (wanted, prepared) = match &pool {
+                Some(pool) => pool.join(give, take),
+                None => (give(), take()),
+            };
+            match prepared {
+                Some(prepared) if wanted => prepared?,
+                _ => return Ok(()),
             }
-            if sender.send(Ok(batch)).is_err() {
-                break; // nobody asks for more
-            }
+            std::mem::swap(&mut ready, &mut next);
         }
-        Ok(())
     }
 
+    /// Fills `batch` with the images `indices`; `parallel` on the threads of the pool that this is called in.
     fn prepare(
         &self,
         indices: &[usize],
         stream: Option<&mut Stream>,
-        pool: Option<&ThreadPool>,
-    ) -> Result<Batch, DataError> {
+        parallel: bool,
+        batch: &mut Batch,
+    ) -> Result<(), DataError> {
         let [channels, height, width] = self.options.input;
         let size = channels * height * width;
-        let mut images = vec![0.0; indices.len() * size];
+        let Batch { images, shape, labels } = batch;
+        images.resize(indices.len() * size, 0.0);
         let stored: Vec<Ahead> = match stream {
             Some(stream) => stream.map(Some).take(indices.len()).collect(),
             None => indices.iter().map(|_| None).collect(),
@@ -182,16 +205,13 @@ impl Pass {
             let mut rng = generator(Purpose::Augmentation, self.options.seed, self.epoch, index);
             self.samples.render(index, stored, &mut rng, out)
         };
-        let there: Vec<bool> = match pool {
-            Some(pool) => pool.install(|| {
-                let jobs = indices.par_iter().zip(stored).zip(images.par_chunks_exact_mut(size));
-                jobs.with_max_len(1).map(render).collect::<Result<_, _>>()
-            })?,
-            None => {
-                indices.iter().zip(stored).zip(images.chunks_exact_mut(size)).map(render).collect::<Result<_, _>>()?
-            }
+        let there: Vec<bool> = if parallel {
+            let jobs = indices.par_iter().zip(stored).zip(images.par_chunks_exact_mut(size));
+            jobs.with_max_len(1).map(render).collect::<Result<_, _>>()?
+        } else {
+            indices.iter().zip(stored).zip(images.chunks_exact_mut(size)).map(render).collect::<Result<_, _>>()?
         };
-        let mut labels = Vec::with_capacity(indices.len());
+        labels.clear();
         for (position, (&index, _)) in indices.iter().zip(&there).enumerate().filter(|(_, (_, there))| **there) {
             if labels.len() < position {
                 images.copy_within(position * size..(position + 1) * size, labels.len() * size);
@@ -199,19 +219,20 @@ impl Pass {
             labels.push(self.samples.label(index));
         }
         images.truncate(labels.len() * size);
-        Ok(Batch { images, shape: [labels.len(), channels, height, width], labels })
+        *shape = [labels.len(), channels, height, width];
+        Ok(())
     }
 }
 
 /// The batches of one epoch, in order. After an error there are none.
-pub struct Epoch {
-    receiver: Option<Receiver<Result<Batch, DataError>>>,
+pub struct Epoch<T = Batch> {
+    receiver: Option<Receiver<Result<T, DataError>>>,
     worker: Option<JoinHandle<()>>,
     left: usize,
 }
 
-impl Iterator for Epoch {
-    type Item = Result<Batch, DataError>;
+impl<T> Iterator for Epoch<T> {
+    type Item = Result<T, DataError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         match self.receiver.as_ref()?.recv() {
@@ -239,7 +260,7 @@ impl Iterator for Epoch {
     }
 }
 
-impl Drop for Epoch {
+impl<T> Drop for Epoch<T> {
     fn drop(&mut self) {
         // The thread notices a closed channel at its next batch; with the receiver alive it might wait
         // for ever. Whether it panicked no longer matters to anyone.

@@ -111,7 +111,7 @@ fn shuffled(count: usize, rng: Option<&mut ChaCha8Rng>) -> Vec<usize> {
 }
 
 /// Images as the network takes them, with their labels.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
     /// Normalised values, row-major in `shape`.
     pub images: Vec<f32>,

@@ -33,17 +33,17 @@ impl RunCodes {
     /// # Errors
     /// If the run can't be opened, has no codec, or has fewer images.
     pub fn of_run(folder: &Path, overrides: &[Override], images: Option<usize>) -> Result<Self, PackError> {
-        let mut run = open_run(folder, overrides)?;
+        let mut run = open_run(folder, overrides, Split::Validation)?;
         Self::gather(&mut run, images)?.ok_or_else(|| PackError::NothingToPack { path: folder.to_path_buf() })
     }
 
-    /// Gathers the codes of the first `images` validation images, or of the first batch; none for a float run.
+    /// Gathers the codes of the first `images` images, or of the first batch; none for a float run.
     ///
     /// # Errors
     /// If there are fewer images, or the network fails.
     pub fn gather(run: &mut OpenedRun, images: Option<usize>) -> Result<Option<Self>, PackError> {
         let OpenedRun { model, compressor: Some(compressor), feed, .. } = run else { return Ok(None) };
-        let there = feed.images(Split::Validation);
+        let there = feed.images;
         if let Some(asked) = images.filter(|&asked| asked > there) {
             return Err(PackError::Images { asked, there });
         }
@@ -58,7 +58,7 @@ impl RunCodes {
 
         model.network.set_train(false, false)?;
         let mut done = 0;
-        for batch in feed.all(Split::Validation) {
+        for batch in feed.all() {
             let (x, _) = batch?;
             let held = x.size().first().map_or(0, |&count| usize::try_from(count).unwrap_or(0));
             let wanted = images.map_or(held, |images| (images - done).min(held));

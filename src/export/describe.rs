@@ -19,8 +19,8 @@ const IMAGES: usize = 64;
 /// # Errors
 /// If a file of the run is missing or damaged.
 pub fn describe_run(folder: &Path, overrides: &[Override], pj_per_bit: f64) -> Result<RunReport, PackError> {
-    let mut run = open_run(folder, overrides)?;
-    let images = run.feed.images(Split::Validation).min(IMAGES);
+    let mut run = open_run(folder, overrides, Split::Validation)?;
+    let images = run.feed.images.min(IMAGES);
     let timeline = Timeline::load(&folder.join("metrics.jsonl")).map_err(TrainError::from)?;
     let codes = RunCodes::gather(&mut run, Some(images))?;
     let (relu, stored) = tensors(&run.model, &run.summary);

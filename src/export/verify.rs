@@ -18,7 +18,6 @@ use super::metadata::Metadata;
 use super::verdict::{Difference, Verdict};
 use crate::compress::codec::{Quantizers, to_rows};
 use crate::compress::plain::PlainCodec;
-use crate::data::Split;
 use crate::libtorch::{LibtorchError, Position};
 use crate::train::{OpenedRun, TrainError};
 
@@ -57,22 +56,17 @@ pub trait Exported {
     fn run(&mut self, images: &Tensor) -> Result<Answers, ExportError>;
 }
 
-/// Compares a run with an export on the first `limit` images of a split (all without it).
+/// Compares a run with an export on the first `limit` images of the split that it was opened with (all without it).
 ///
 /// # Errors
 /// [`ExportError::Foreign`] for an export of another run, or what running the two fails with.
-pub fn verify(
-    run: &mut OpenedRun,
-    file: &mut dyn Exported,
-    split: Split,
-    limit: Option<usize>,
-) -> Result<Verdict, ExportError> {
+pub fn verify(run: &mut OpenedRun, file: &mut dyn Exported, limit: Option<usize>) -> Result<Verdict, ExportError> {
     belongs(run, file)?;
     run.model.network.set_train(false, false)?;
-    let total = limit.unwrap_or(usize::MAX).min(run.feed.images(split)) as i64;
+    let total = limit.unwrap_or(usize::MAX).min(run.feed.images) as i64;
     let part = (VALUES_AT_ONCE / run.model.values().max(1)).max(1) as i64;
     let mut comparison = Comparison::new(run)?;
-    'all: for batch in run.feed.all(split) {
+    'all: for batch in run.feed.all() {
         let (images, labels) = batch?;
         for (images, labels) in images.f_split(part, 0)?.into_iter().zip(labels.f_split(part, 0)?) {
             let count = images.size()[0].min(total - comparison.images);

@@ -9,12 +9,13 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor, no_grad};
 
 use super::error::TrainError;
-use super::feed::Feed;
+use super::feed::SplitFeed;
 use super::folder::{RunFolder, sha256_of_file};
 use super::nearby::not_a_run;
-use super::validate::validate;
+use super::validate::validate_split;
 use crate::compress::compressor::Compressor;
 use crate::compress::saved::CompressorState;
+use crate::data::Split;
 use crate::libtorch::{Network, set_deterministic};
 use crate::model::Model;
 use crate::recipe::{Override, Recipe};
@@ -66,8 +67,8 @@ pub struct OpenedRun {
     pub model: Model,
     /// Its codecs; none for a float run.
     pub compressor: Option<Compressor>,
-    /// The recipe's data.
-    pub feed: Feed,
+    /// The split of the recipe's data that it is looked at with.
+    pub feed: SplitFeed,
     /// What the run reached.
     pub summary: Summary,
     /// The resolved recipe as it stands in the folder.
@@ -85,11 +86,12 @@ impl OpenedRun {
     }
 }
 
-/// Opens a finished run's folder. `overrides` change the resolved recipe, for example where data or model lie now.
+/// Opens a finished run's folder. `overrides` change the resolved recipe, for example where data or model lie now;
+/// of the data, `split` alone is opened.
 ///
 /// # Errors
 /// If a file is missing, damaged, or does not fit the model file.
-pub fn open_run(path: &Path, overrides: &[Override]) -> Result<OpenedRun, TrainError> {
+pub fn open_run(path: &Path, overrides: &[Override], split: Split) -> Result<OpenedRun, TrainError> {
     let folder = RunFolder::at(path);
     if !["run.json", "recipe.resolved.yaml", "summary.json"].iter().any(|name| folder.file(name).is_file()) {
         return Err(not_a_run(path));
@@ -109,7 +111,7 @@ pub fn open_run(path: &Path, overrides: &[Override]) -> Result<OpenedRun, TrainE
     // They have been carried out: what they need is no concern any more.
     loaded.recipe.stages.clear();
     set_deterministic(loaded.recipe.seed)?;
-    let (model, feed, device) = validate(&loaded)?;
+    let (model, feed, device) = validate_split(&loaded, split)?;
     if sha256_of_file(&loaded.recipe.model.path)? != summary.model_sha256 {
         return Err(TrainError::Folder {
             path: loaded.recipe.model.path,

@@ -3,9 +3,8 @@
 use tch::{Kind, Reduction, Tensor, no_grad};
 
 use super::error::TrainError;
-use super::feed::Feed;
+use super::feed::SplitFeed;
 use crate::compress::compressor::Compressor;
-use crate::data::Split;
 use crate::libtorch::{LibtorchError, Position};
 use crate::model::Model;
 use crate::report::SiteHistogram;
@@ -103,7 +102,7 @@ impl Histograms {
     }
 }
 
-/// Evaluates on a whole split, in evaluation mode. `seen((done, total), logits, labels)` is called after each
+/// Evaluates on a whole split of the data, in evaluation mode. `seen((done, total), logits, labels)` is called after each
 /// batch.
 ///
 /// # Errors
@@ -111,8 +110,7 @@ impl Histograms {
 pub fn evaluate(
     model: &mut Model,
     compressor: Option<&Compressor>,
-    feed: &Feed,
-    split: Split,
+    feed: &SplitFeed,
     with_entropy: bool,
     mut seen: impl FnMut((u64, u64), &Tensor, &Tensor) -> Result<(), TrainError>,
 ) -> Result<Evaluation, TrainError> {
@@ -121,7 +119,7 @@ pub fn evaluate(
     let mut histograms =
         Histograms { counts: compressor.map(|c| c.codecs.iter().map(|_| None).collect()).unwrap_or_default() };
     let (mut correct, mut loss, mut images) = (0.0, 0.0, 0_usize);
-    for batch in feed.all(split) {
+    for batch in feed.all() {
         let (x, y) = batch?;
         let logits = no_grad(|| match (compressor, &quantizers) {
             (Some(compressor), Some(quantizers)) => model.network.forward(&x, |site, position: Position, value| {
@@ -136,7 +134,7 @@ pub fn evaluate(
         correct += logits.f_argmax(1, false)?.f_eq_tensor(&y)?.f_sum(Kind::Double)?.f_double_value(&[])?;
         loss += logits.f_cross_entropy_loss(&y, None::<&Tensor>, Reduction::Sum, -100, 0.0)?.f_double_value(&[])?;
         images += y.size()[0] as usize;
-        seen((images as u64, feed.images(split) as u64), &logits, &y)?;
+        seen((images as u64, feed.images as u64), &logits, &y)?;
     }
     let count = images.max(1) as f64;
     let entropy = match compressor {

@@ -7,7 +7,7 @@ use tch::{Device, Tensor};
 use super::checkpoint::{OpenedRun, open_run};
 use super::error::TrainError;
 use super::evaluate::{Evaluation, evaluate};
-use super::feed::Feed;
+use super::feed::SplitFeed;
 use super::reached::stored_bits;
 use super::validate::data_for;
 use crate::compress::compressor::Compressor;
@@ -74,9 +74,9 @@ pub fn measure_run(
     split: Split,
     logits: Option<&Path>,
 ) -> Result<Measured, TrainError> {
-    let OpenedRun { mut model, compressor, feed, .. } = open_run(folder, overrides)?;
+    let OpenedRun { mut model, compressor, feed, .. } = open_run(folder, overrides, split)?;
     let mut kept = Logits::new(logits);
-    let found = evaluate(&mut model, compressor.as_ref(), &feed, split, true, |_, x, y| kept.add(x, y))?;
+    let found = evaluate(&mut model, compressor.as_ref(), &feed, true, |_, x, y| kept.add(x, y))?;
     kept.write()?;
     let bits = compressor.as_ref().map(Compressor::bits_per_value).transpose()?;
     let stored = stored_bits(&model, compressor.as_ref())?;
@@ -93,15 +93,15 @@ pub fn measure_model(
     split: Split,
     logits: Option<&Path>,
 ) -> Result<Measured, TrainError> {
-    let (mut model, feed) = data_for(loaded, path)?;
+    let (mut model, feed) = data_for(loaded, path, split)?;
     let mut kept = Logits::new(logits);
-    let found = evaluate(&mut model, None, &feed, split, false, |_, x, y| kept.add(x, y))?;
+    let found = evaluate(&mut model, None, &feed, false, |_, x, y| kept.add(x, y))?;
     kept.write()?;
     let stored = stored_bits(&model, None)?;
     Ok(measured(found, None, stored, &feed))
 }
 
-fn measured(found: Evaluation, bits: Option<f64>, stored: f64, feed: &Feed) -> Measured {
+fn measured(found: Evaluation, bits: Option<f64>, stored: f64, feed: &SplitFeed) -> Measured {
     Measured {
         top1: found.top1,
         images: found.images,

@@ -4,6 +4,7 @@
 //! costs. The loop emits [`Event`](crate::report::Event)s and prints nothing.
 
 mod about;
+mod batches;
 mod bench;
 mod checkpoint;
 mod error;
@@ -22,6 +23,7 @@ mod reached;
 mod resume;
 mod run;
 mod session;
+mod source;
 mod stages;
 mod statistics;
 mod stop;
@@ -34,7 +36,7 @@ pub use bench::{BenchOptions, Loading, Moment, Row, UnknownRow, WARM_UP, bench, 
 pub use checkpoint::{OpenedRun, open_run};
 pub use error::TrainError;
 pub use evaluate::{Evaluation, evaluate};
-pub use feed::Feed;
+pub use feed::{Feed, SplitFeed};
 pub use measure::{Measured, measure_model, measure_run};
 pub use reached::stored_bits;
 pub use resume::Cadence;

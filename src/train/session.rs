@@ -214,16 +214,22 @@ impl Session<'_> {
         let (sink, stop, step) = (&mut *self.sink, &self.stop, self.step);
         let mut last = Instant::now();
         let (model, compressor) = (&mut self.model, self.compressor.as_ref());
-        let found = evaluate(model, compressor, &self.feed, Split::Validation, with_entropy, |(done, total), _, _| {
-            if stop.is_asked() {
-                return Err(TrainError::Interrupted { stage: stage.to_owned(), step });
-            }
-            if last.elapsed().as_millis() > 200 {
-                last = Instant::now();
-                sink.event(&Event::Progress { stage: stage.to_owned(), done, total, what: "evaluating".to_owned() })?;
-            }
-            Ok(())
-        })?;
+        let found =
+            evaluate(model, compressor, self.feed.split(Split::Validation), with_entropy, |(done, total), _, _| {
+                if stop.is_asked() {
+                    return Err(TrainError::Interrupted { stage: stage.to_owned(), step });
+                }
+                if last.elapsed().as_millis() > 200 {
+                    last = Instant::now();
+                    sink.event(&Event::Progress {
+                        stage: stage.to_owned(),
+                        done,
+                        total,
+                        what: "evaluating".to_owned(),
+                    })?;
+                }
+                Ok(())
+            })?;
         self.tell_unreadable()?;
         self.sink.event(&Event::Evaluated {
             step: self.step,

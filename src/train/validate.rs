@@ -5,13 +5,14 @@ use std::path::Path;
 use tch::Device;
 
 use super::error::TrainError;
-use super::feed::Feed;
+use super::feed::{Feed, SplitFeed};
 use super::nearby::meant;
 use super::session::resolve_device;
+use crate::data::Split;
 use crate::libtorch::LibtorchError;
 use crate::model::{Model, ModelError};
 use crate::recipe::{
-    CalibrateStage, Finding, InputShape, Loaded, Portion, Stage, TrainStage, UnmatchedPattern, nearest_word,
+    CalibrateStage, Finding, InputShape, Loaded, Portion, Recipe, Stage, TrainStage, UnmatchedPattern, nearest_word,
     nearest_words, split_help,
 };
 
@@ -23,6 +24,30 @@ const MOST_SITES: usize = 5;
 /// # Errors
 /// [`TrainError::Recipe`] with the findings.
 pub fn validate(loaded: &Loaded) -> Result<(Model, Feed, Device), TrainError> {
+    check(loaded, Feed::open, |feed| {
+        let mut findings = long_warmups(loaded, feed.steps_per_epoch());
+        findings.extend(few_images(loaded, feed.train_images));
+        findings
+    })
+}
+
+/// Like [`validate`], of one split alone: the other one need not be there.
+///
+/// # Errors
+/// [`TrainError::Recipe`] with the findings.
+pub(super) fn validate_split(loaded: &Loaded, split: Split) -> Result<(Model, SplitFeed, Device), TrainError> {
+    check(loaded, of_split(split), |_| Vec::new())
+}
+
+fn of_split(split: Split) -> impl FnOnce(&Recipe, usize, Device) -> Result<SplitFeed, TrainError> {
+    move |recipe, classes, device| SplitFeed::open(recipe, classes, device, split)
+}
+
+fn check<F>(
+    loaded: &Loaded,
+    open: impl FnOnce(&Recipe, usize, Device) -> Result<F, TrainError>,
+    look: impl FnOnce(&F) -> Vec<Finding>,
+) -> Result<(Model, F, Device), TrainError> {
     let mut findings: Vec<Finding> = Vec::new();
     let device = device_or_finding(loaded, &mut findings);
     let model = model_or_finding(loaded, device, &mut findings);
@@ -30,10 +55,9 @@ pub fn validate(loaded: &Loaded) -> Result<(Model, Feed, Device), TrainError> {
         findings.extend(wrong_sites(loaded, model));
         findings.extend(baked_evaluation(loaded, model));
     }
-    let feed = feed_or_finding(loaded, model.as_ref(), device, &mut findings);
+    let feed = feed_or_finding(loaded, model.as_ref(), device, open, &mut findings);
     if let Some(feed) = &feed {
-        findings.extend(long_warmups(loaded, feed.steps_per_epoch()));
-        findings.extend(few_images(loaded, feed.train_images));
+        findings.extend(look(feed));
     }
     all_or_findings(model.zip(feed), findings).map(|(model, feed)| (model, feed, device))
 }
@@ -55,7 +79,7 @@ pub fn load_model(path: &Path, input: InputShape, device: Device) -> Result<Mode
 /// # Errors
 /// [`TrainError::Model`] if the network can't be used, [`TrainError::Recipe`] with the findings about device, input and
 /// data.
-pub fn data_for(loaded: &Loaded, path: &Path) -> Result<(Model, Feed), TrainError> {
+pub fn data_for(loaded: &Loaded, path: &Path, split: Split) -> Result<(Model, SplitFeed), TrainError> {
     let mut findings = Vec::new();
     let device = device_or_finding(loaded, &mut findings);
     let model = match load_model(path, loaded.recipe.model.input, device) {
@@ -66,7 +90,7 @@ pub fn data_for(loaded: &Loaded, path: &Path) -> Result<(Model, Feed), TrainErro
         }
         Err(error) => return Err(error),
     };
-    let feed = feed_or_finding(loaded, model.as_ref(), device, &mut findings);
+    let feed = feed_or_finding(loaded, model.as_ref(), device, of_split(split), &mut findings);
     all_or_findings(model.zip(feed), findings)
 }
 
@@ -86,7 +110,7 @@ pub fn device_of(loaded: &Loaded) -> Result<Device, TrainError> {
 /// [`TrainError::Recipe`] with what is wrong with them.
 pub fn feed_of(loaded: &Loaded, device: Device) -> Result<Feed, TrainError> {
     let mut findings = Vec::new();
-    let feed = feed_or_finding(loaded, None, device, &mut findings);
+    let feed = feed_or_finding(loaded, None, device, Feed::open, &mut findings);
     all_or_findings(feed, findings)
 }
 
@@ -137,16 +161,16 @@ fn about_model(loaded: &Loaded, error: &ModelError) -> Finding {
     loaded.source.finding(code, key, message, help)
 }
 
-fn feed_or_finding(
+fn feed_or_finding<F>(
     loaded: &Loaded,
     model: Option<&Model>,
     device: Device,
+    open: impl FnOnce(&Recipe, usize, Device) -> Result<F, TrainError>,
     findings: &mut Vec<Finding>,
-) -> Option<Feed> {
+) -> Option<F> {
     // Without a network, the labels can still be read; only their range is not known.
     let classes = model.map_or(usize::MAX, |m| m.classes);
-    let feed = Feed::open(&loaded.recipe, classes, device);
-    feed.map_err(|error| findings.push(about_data(loaded, &error))).ok()
+    open(&loaded.recipe, classes, device).map_err(|error| findings.push(about_data(loaded, &error))).ok()
 }
 
 fn about_data(loaded: &Loaded, error: &TrainError) -> Finding {

@@ -53,10 +53,23 @@ pub(super) struct Picture {
 /// # Errors
 /// See [`ImageError`]. An image that is cut short is one wherever the part lies.
 pub(super) fn decode(bytes: &[u8], choose: impl FnOnce([usize; 2]) -> Area) -> Result<Picture, ImageError> {
+    decode_scaled(bytes, |size| (choose(size), 1))
+}
+
+/// Like [`decode`], and what `choose` picks beside the part is how many times smaller it may become: 1, 2, 4 or 8. A JPEG
+/// image is decoded at that size, by a smaller cosine transform, and the part's edges are moved outwards to whole pixels of
+/// it; others are decoded as they are.
+///
+/// # Errors
+/// See [`decode`].
+pub(super) fn decode_scaled(
+    bytes: &[u8],
+    choose: impl FnOnce([usize; 2]) -> (Area, usize),
+) -> Result<Picture, ImageError> {
     match bytes {
         [] => Err(ImageError::Empty),
         [0xff, 0xd8, ..] => super::jpeg::decode(bytes, choose),
-        [0x89, b'P', b'N', b'G', ..] => super::png::decode(bytes, choose),
+        [0x89, b'P', b'N', b'G', ..] => super::png::decode(bytes, |size| choose(size).0),
         _ => Err(ImageError::Format),
     }
 }

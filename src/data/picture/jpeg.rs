@@ -33,8 +33,8 @@ impl BufRead for Source<'_> {
     }
 }
 
-/// See [`super::decode::decode`].
-pub(super) fn decode(bytes: &[u8], choose: impl FnOnce([usize; 2]) -> Area) -> Result<Picture, ImageError> {
+/// See [`super::decode::decode_scaled`].
+pub(super) fn decode(bytes: &[u8], choose: impl FnOnce([usize; 2]) -> (Area, usize)) -> Result<Picture, ImageError> {
     let exhausted = Cell::new(false);
     // libjpeg's fatal errors come as unwinding without a panic's message.
     let outcome = catch_unwind(AssertUnwindSafe(|| read(bytes, &exhausted, choose)));
@@ -52,13 +52,17 @@ pub(super) fn decode(bytes: &[u8], choose: impl FnOnce([usize; 2]) -> Area) -> R
 /// Adds a line of a colour space as RGB pixels.
 type Convert = fn(&[u8], &mut Vec<u8>);
 
-fn read(bytes: &[u8], exhausted: &Cell<bool>, choose: impl FnOnce([usize; 2]) -> Area) -> Result<Picture, ImageError> {
-    let decoder = Decompress::builder().from_reader(Source { rest: bytes, exhausted }).map_err(damaged)?;
+fn read(
+    bytes: &[u8],
+    exhausted: &Cell<bool>,
+    choose: impl FnOnce([usize; 2]) -> (Area, usize),
+) -> Result<Picture, ImageError> {
+    let mut decoder = Decompress::builder().from_reader(Source { rest: bytes, exhausted }).map_err(damaged)?;
     let (width, height) = decoder.size();
     check_size(width, height)?;
-    let area = choose([width, height]);
-    // An image without its end mark is read to its last row, so that one that is cut short is noticed in any part.
-    let rows = if ends(bytes) { area.top + area.height } else { height };
+    let (area, by) = choose([width, height]);
+    let area = smaller(area, by);
+    decoder.scale((8 / by) as u8);
     let (space, convert): (_, Convert) = match decoder.color_space() {
         ColorSpace::JCS_GRAYSCALE => (ColorSpace::JCS_GRAYSCALE, from_grey),
         ColorSpace::JCS_CMYK | ColorSpace::JCS_YCCK => (ColorSpace::JCS_CMYK, from_inverted_cmyk),
@@ -70,8 +74,10 @@ fn read(bytes: &[u8], exhausted: &Cell<bool>, choose: impl FnOnce([usize; 2]) ->
         ColorSpace::JCS_CMYK => 4,
         _ => 3,
     };
+    // An image without its end mark is read to its last row, so that one that is cut short is noticed in any part.
+    let rows = if ends(bytes) { area.top + area.height } else { started.height() };
     let mut pixels = Vec::with_capacity(area.width * area.height * 3);
-    let mut line = vec![0; width * samples];
+    let mut line = vec![0; started.width() * samples];
     for row in 0..rows {
         started.read_scanlines_into(&mut line).map_err(damaged)?;
         if (area.top..area.top + area.height).contains(&row) {
@@ -79,6 +85,13 @@ fn read(bytes: &[u8], exhausted: &Cell<bool>, choose: impl FnOnce([usize; 2]) ->
         }
     }
     Ok(Picture { width: area.width, height: area.height, pixels })
+}
+
+/// The pixels of an image `by` times smaller that `area` of the image touches.
+fn smaller(area: Area, by: usize) -> Area {
+    let along = |start: usize, length: usize| (start / by, (start + length).div_ceil(by) - start / by);
+    let ((left, width), (top, height)) = (along(area.left, area.width), along(area.top, area.height));
+    Area { left, top, width, height }
 }
 
 fn damaged(error: io::Error) -> ImageError {

@@ -15,7 +15,7 @@ pub use resample::Interpolation;
 pub use set::{Pictures, Store, Unreadable};
 pub use transform::{Augmentation, Preprocessing, Transform};
 
-use decode::{Picture, decode};
+use decode::{Picture, decode, decode_scaled};
 use resample::resample;
 
 /// A rectangle of whole pixels.

@@ -58,16 +58,20 @@ impl Weights {
         let scale = from as f64 / to as f64;
         let widening = scale.max(1.0);
         let support = how.support() * widening;
-        let size = (support.ceil() as usize * 2 + 1).min(from);
+        let center = |output: usize| (output as f64 + 0.5) * scale;
+        let reach = |output: usize| {
+            let first = (center(output) - support + 0.5).max(0.0) as usize;
+            first..((center(output) + support + 0.5) as usize).min(from)
+        };
+        let size = wanted.clone().map(|output| reach(output).len()).max().unwrap_or(0);
         let mut starts = Vec::with_capacity(wanted.len());
         let mut values = vec![0; wanted.len() * size];
         let mut exact = Vec::with_capacity(size);
         for (output, values) in wanted.zip(values.chunks_exact_mut(size)) {
-            let center = (output as f64 + 0.5) * scale;
-            let first = (center - support + 0.5).max(0.0) as usize;
-            let last = ((center + support + 0.5) as usize).min(from);
+            let reach = reach(output);
+            let first = reach.start;
             exact.clear();
-            exact.extend((first..last).map(|x| how.weight((x as f64 - center + 0.5) * (1.0 / widening))));
+            exact.extend(reach.map(|x| how.weight((x as f64 - center(output) + 0.5) * (1.0 / widening))));
             let sum: f64 = exact.iter().sum();
             for (value, weight) in values.iter_mut().zip(&exact) {
                 let weight = if sum == 0.0 { *weight } else { weight / sum };
@@ -91,6 +95,8 @@ fn to_byte(sum: i32) -> u8 {
     (sum >> PRECISION).clamp(0, 255) as u8
 }
 
+/// Samples of a line that are summed together along the columns.
+const SAMPLES: usize = 32;
 /// Lines that are narrowed or widened together: enough for the widest instructions.
 const LINES: usize = 8;
 
@@ -169,16 +175,25 @@ fn along_rows(source: &[u8], width: usize, columns: &Weights) -> Vec<u8> {
 #[inline(always)]
 fn along_columns(source: &[u8], stride: usize, rows: &Weights, first: usize) -> Vec<u8> {
     let mut output = vec![0_u8; rows.starts.len() * stride];
-    let mut sums = vec![0_i32; stride];
     for ((start, weights), line) in rows.iter().zip(output.chunks_exact_mut(stride)) {
-        sums.fill(1 << (PRECISION - 1));
-        for (&weight, samples) in weights.iter().zip(source[(start - first) * stride..].chunks_exact(stride)) {
-            for (sum, &value) in sums.iter_mut().zip(samples) {
-                *sum += i32::from(value) * weight;
+        let source = &source[(start - first) * stride..];
+        let mut parts = line.chunks_exact_mut(SAMPLES);
+        let mut at = 0;
+        for part in &mut parts {
+            // Sums of a fixed number stay in registers.
+            let mut sums = [1_i32 << (PRECISION - 1); SAMPLES];
+            for (&weight, line) in weights.iter().zip(source.chunks_exact(stride)) {
+                for (sum, &value) in sums.iter_mut().zip(&line[at..at + SAMPLES]) {
+                    *sum += i32::from(value) * weight;
+                }
             }
+            part.copy_from_slice(&sums.map(to_byte));
+            at += SAMPLES;
         }
-        for (byte, &sum) in line.iter_mut().zip(&sums) {
-            *byte = to_byte(sum);
+        for (offset, byte) in parts.into_remainder().iter_mut().enumerate() {
+            let column = weights.iter().zip(source.chunks_exact(stride));
+            let sum: i32 = column.map(|(&weight, line)| i32::from(line[at + offset]) * weight).sum();
+            *byte = to_byte(sum + (1 << (PRECISION - 1)));
         }
     }
     output

@@ -2,7 +2,7 @@
 
 use rand::Rng;
 
-use super::{Area, ImageError, Interpolation, decode, resample};
+use super::{Area, ImageError, Interpolation, decode, decode_scaled, resample};
 use crate::data::DataError;
 
 /// How images are scaled and normalised.
@@ -29,6 +29,9 @@ pub struct Augmentation {
     pub ratio: [f64; 2],
     /// Whether images are mirrored left to right with probability ½.
     pub horizontal_flip: bool,
+    /// Whether a JPEG image is decoded two, four or eight times smaller where that part is at least so many times as wide
+    /// and as high as the input.
+    pub scaled_decoding: bool,
 }
 
 /// From a file's bytes to the network's values.
@@ -75,8 +78,11 @@ impl Transform {
         let [height, width] = self.preprocessing.input;
         let how = self.preprocessing.interpolation;
         let (pixels, flip) = match self.augmentation {
-            Some(Augmentation { scale, ratio, horizontal_flip }) => {
-                let picture = decode(bytes, |size| random_area(size, scale, ratio, || rng.random()))?;
+            Some(Augmentation { scale, ratio, horizontal_flip, scaled_decoding }) => {
+                let picture = decode_scaled(bytes, |size| {
+                    let area = random_area(size, scale, ratio, || rng.random());
+                    (area, if scaled_decoding { times_smaller(area, [width, height]) } else { 1 })
+                })?;
                 let all = Area { left: 0, top: 0, width, height };
                 (resample(&picture, [width, height], all, how), horizontal_flip && rng.random())
             }
@@ -99,6 +105,11 @@ impl Transform {
         }
         Ok(())
     }
+}
+
+/// How many times smaller an image may be decoded so that its part `area` still has the pixels of the input.
+fn times_smaller(area: Area, [width, height]: [usize; 2]) -> usize {
+    [8, 4, 2].into_iter().find(|by| area.width >= by * width && area.height >= by * height).unwrap_or(1)
 }
 
 fn whole([width, height]: [usize; 2]) -> Area {

@@ -159,13 +159,92 @@ fn training(scale: [f64; 2], horizontal_flip: bool) -> Transform {
     let interpolation = Interpolation::Bilinear;
     let preprocessing =
         Preprocessing { input: [24, 32], resize: 36, interpolation, mean: [0.0; 3], std: [1.0 / 255.0; 3] };
-    Transform::new(preprocessing, Some(Augmentation { scale, ratio: [0.75, 1.5], horizontal_flip })).unwrap()
+    Transform::new(
+        preprocessing,
+        Some(Augmentation { scale, ratio: [0.75, 1.5], horizontal_flip, scaled_decoding: false }),
+    )
+    .unwrap()
 }
 
 fn apply(transform: &Transform, name: &str, seed: u64) -> Vec<f32> {
     let mut out = vec![f32::NAN; 3 * 24 * 32];
     transform.apply(&picture(name), &mut ChaCha8Rng::seed_from_u64(seed), &mut out).unwrap();
     out.iter().map(|value| value.round()).collect()
+}
+
+/// Mean and greatest difference of two pictures' values.
+fn apart(a: &[u8], b: &[u8]) -> (f64, u8) {
+    assert_eq!(a.len(), b.len());
+    let apart: Vec<u8> = a.iter().zip(b).map(|(a, b)| a.abs_diff(*b)).collect();
+    (apart.iter().map(|&d| f64::from(d)).sum::<f64>() / apart.len() as f64, apart.into_iter().max().unwrap())
+}
+
+#[test]
+fn images_decode_smaller_where_that_is_asked_for() {
+    for name in ["420.jpg", "444.JPEG", "progressive.jpg", "grey.jpg", "cmyk.jpg", "one.jpg", "narrow.jpg"] {
+        let bytes = picture(name);
+        let full = decode(&bytes, whole).unwrap();
+        for by in [2, 4, 8] {
+            let small = decode_scaled(&bytes, |size| (whole(size), by)).unwrap();
+            let size = [full.width.div_ceil(by), full.height.div_ceil(by)];
+            assert_eq!([small.width, small.height], size, "{name} {by}");
+            // Any part is that part of the smaller image, its edges moved outwards to whole pixels.
+            let part = |[width, height]: [usize; 2]| Area {
+                left: width / 3,
+                top: height / 4,
+                width: width.div_ceil(2),
+                height: height.div_ceil(3),
+            };
+            let wanted = part([full.width, full.height]);
+            let cut = decode_scaled(&bytes, |size| (part(size), by)).unwrap();
+            let (left, top) = (wanted.left / by, wanted.top / by);
+            let right = (wanted.left + wanted.width).div_ceil(by);
+            let rows = small.pixels.chunks_exact(3 * small.width).skip(top).take(cut.height);
+            let expected: Vec<u8> = rows.flat_map(|row| &row[3 * left..3 * right]).copied().collect();
+            assert_pixels(&format!("{name} {by}"), &cut.pixels, &expected);
+        }
+    }
+    // What is no JPEG image stays as large as it is.
+    let png = picture("palette.png");
+    assert_eq!(decode_scaled(&png, |size| (whole(size), 4)).unwrap(), decode(&png, whole).unwrap());
+}
+
+#[test]
+fn smaller_decoding_is_nearly_the_same_picture() {
+    // A gradient, which the cosine transform keeps, of ten times the input's size.
+    let [width, height] = [320, 240];
+    let rows = (0..height).flat_map(|y| (0..width).flat_map(move |x| [(x / 2) as u8, y as u8, ((x + y) / 3) as u8]));
+    let pixels: Vec<u8> = rows.collect();
+    let mut encoder = mozjpeg::Compress::new(mozjpeg::ColorSpace::JCS_RGB);
+    encoder.set_size(width, height);
+    encoder.set_quality(95.0);
+    let mut encoder = encoder.start_compress(Vec::new()).unwrap();
+    encoder.write_scanlines(&pixels).unwrap();
+    let bytes = encoder.finish().unwrap();
+    for (scale, by) in [(1.0, 8), (0.3, 4)] {
+        let render = |scaled_decoding| {
+            let preprocessing = Preprocessing {
+                input: [24, 32],
+                resize: 36,
+                interpolation: Interpolation::Bilinear,
+                mean: [0.0; 3],
+                std: [1.0 / 255.0; 3],
+            };
+            let ratio = [4.0 / 3.0; 2];
+            let augmentation = Augmentation { scale: [scale; 2], ratio, horizontal_flip: false, scaled_decoding };
+            let transform = Transform::new(preprocessing, Some(augmentation)).unwrap();
+            let mut out = vec![f32::NAN; 3 * 24 * 32];
+            transform.apply(&bytes, &mut ChaCha8Rng::seed_from_u64(1), &mut out).unwrap();
+            out.iter().map(|value| value.round() as u8).collect::<Vec<u8>>()
+        };
+        let (mean, most) = apart(&render(true), &render(false));
+        // A part's edges move by up to one of the smaller image's pixels, over which the gradient climbs by `by` levels.
+        assert!(mean > 0.0 && mean < 0.5 * by as f64 && usize::from(most) <= by + 2, "{by}: {mean} {most}");
+    }
+    let area = |width, height| Area { left: 3, top: 5, width, height };
+    let by = |width, height| times_smaller(area(width, height), [32, 24]);
+    assert_eq!((by(63, 48), by(64, 47), by(64, 48)), (1, 1, 2));
+    assert_eq!((by(127, 96), by(128, 96), by(256, 192), by(5000, 4000)), (2, 4, 8, 8));
 }
 
 #[test]
