@@ -58,6 +58,8 @@ fn a_path_starts_where_it_is_written() {
     validate(&[]).fine();
     fs::rename(at("images"), at("pictures")).unwrap();
     validate(&["--set", "data.path=pictures"]).fine();
+    let absent = dimbit_in(folder.path(), &["validate", "recipes/recpie.yaml"]);
+    absent.refused(1, &["error[unreadable]", "recipes/recpie.yaml", "did you mean recipes/recipe.yaml?"]);
     validate(&[]).refused(1, &["images"]);
     // What lies beside it under nearly that name is named.
     validate(&["--set", "data.path=pictrues"]).refused(1, &[&format!("did you mean {shown}/pictures?")]);
@@ -225,6 +227,8 @@ fn shapes_that_are_none_are_answered_by_an_example() {
         let ended = dimbit_in(Path::new("/"), &[command, model, "--input", "3x32"]);
         ended.refused(2, &["'--input <CxHxW>'", "for example `3x32x32`"]);
     }
+    let ended = dimbit_in(Path::new("/"), &["bench", model, "--input", "3x32x32", "--device", "gpu"]);
+    ended.refused(2, &["`gpu` is not a device", "`cuda:1`"]);
     let help = dimbit_in(Path::new("/"), &["inspect", "--help"]).fine();
     assert!(help.contains("such as 3x224x224") && help.contains("The column `folds` says"), "{help}");
 }

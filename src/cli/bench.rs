@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use super::{input_shape, print};
+use super::{print, value};
 use crate::recipe::{Device, InputShape, Recipe, SaveActivations, Transform};
 use crate::report::{Console, Event, Sink, Verbosity, bench_table};
 use crate::train::{BenchOptions, Loading, Moment, Row, TrainError, WARM_UP, bench, bench_loading, peak_of_row};
@@ -18,7 +18,7 @@ pub struct Bench {
     #[arg(required_unless_present = "data", requires = "input")]
     model: Option<PathBuf>,
     /// Shape of one input image: channels, height, width, such as 3x224x224.
-    #[arg(long, value_name = "CxHxW", required_unless_present = "data", value_parser = input_shape)]
+    #[arg(long, value_name = "CxHxW", required_unless_present = "data", value_parser = value::<InputShape>)]
     input: Option<InputShape>,
     /// Measure how fast the training images of this recipe are loaded, over `--steps` batches with `--threads`.
     #[arg(long, value_name = "RECIPE", conflicts_with_all = ["model", "input", "batch", "device", "rows"])]
@@ -30,7 +30,7 @@ pub struct Bench {
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     steps: u32,
     /// Where to compute: auto, cpu, cuda or cuda:N.
-    #[arg(long, default_value_t = Device::Auto)]
+    #[arg(long, default_value_t = Device::Auto, value_parser = value::<Device>)]
     device: Device,
     /// Threads on the CPU; libtorch's own choice without it.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]

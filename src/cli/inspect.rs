@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 use tch::Device;
 
-use super::{input_shape, print};
+use super::{print, value};
 use crate::libtorch::set_deterministic;
 use crate::model::Site;
 use crate::recipe::InputShape;
@@ -23,7 +23,7 @@ pub struct Inspect {
     /// TorchScript file, scripted or traced.
     model: PathBuf,
     /// Shape of one input image: channels, height, width, such as 3x224x224.
-    #[arg(long, value_name = "CxHxW", value_parser = input_shape)]
+    #[arg(long, value_name = "CxHxW", value_parser = value::<InputShape>)]
     input: InputShape,
     /// What counts as an activation tensor: outputs of activation functions, or what a device with fused kernels stores.
     #[arg(long, value_enum, default_value_t = Convention::Relu)]

@@ -16,10 +16,11 @@ mod validate;
 mod verify;
 
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use clap::{Parser, Subcommand};
 
-use crate::recipe::InputShape;
+use crate::recipe::ValueError;
 
 /// Compresses the activations of convolutional networks: joint PCA dimension reduction and learnable mixed-precision
 /// quantization of TorchScript networks, driven by a recipe.
@@ -96,9 +97,9 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The shape of an image on the command line.
-fn input_shape(text: &str) -> Result<InputShape, String> {
-    text.parse().map_err(|error: crate::recipe::ValueError| format!("{error}: {}", error.help()))
+/// A value of a recipe on the command line; what is wrong with it comes with what to write.
+fn value<T: FromStr<Err = ValueError>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: ValueError| format!("{error}: {}", error.help()))
 }
 
 /// Writes a result to stdout. A reader that went away (`| head`) is no error.

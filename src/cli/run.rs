@@ -7,7 +7,7 @@ use clap::Args;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::{INTERRUPTED, SET, failure, print, report};
+use super::{INTERRUPTED, SET, failure, print, report, value};
 use crate::recipe::{Length, Override, Recipe};
 use crate::report::{Console, Status, Verbosity, final_table};
 use crate::train::{Cadence, RunOptions, Stop, recipe_of_run, run};
@@ -47,8 +47,7 @@ pub struct Run {
 
 /// A length of more than nothing.
 fn interval(text: &str) -> Result<Length, String> {
-    let length: Length =
-        text.parse().map_err(|error: crate::recipe::ValueError| format!("{error}: {}", error.help()))?;
+    let length: Length = value(text)?;
     if length.is_zero() { Err("must be more than 0".to_owned()) } else { Ok(length) }
 }
 

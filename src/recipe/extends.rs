@@ -5,15 +5,13 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use super::document::{self, Node, Value};
-use super::file::{self, FileError};
+use super::file::{self, FileError, MOST_NAMES};
 use super::findings::{Problem, SourceFile, listed, nearest_word, shown};
 use super::form;
 use super::merge;
 
 /// The most files that a recipe is put together from.
 const MOST_FILES: usize = 8;
-/// The most files of a folder that are looked through for one that was meant.
-const MOST_NAMES: usize = 1000;
 /// The most files of a folder that are listed.
 const MOST_LISTED: usize = 5;
 

@@ -1,9 +1,13 @@
 //! Reads the text of a recipe's file.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use super::findings::{nearest_word, shown};
+
+/// The most files of a folder that are looked through for one that was meant.
+pub(super) const MOST_NAMES: usize = 1000;
 /// The largest recipe file in bytes.
 const LARGEST_FILE: u64 = 256 * 1024;
 
@@ -37,6 +41,22 @@ impl FileError {
             Self::NotUtf8 { .. } => "save the file in UTF-8",
         }
     }
+
+    /// How to mend it for a file at `path`, which may be one under nearly that name.
+    pub(super) fn help_for(&self, path: &Path) -> String {
+        let absent = matches!(self, Self::Unreadable(error) if error.kind() == io::ErrorKind::NotFound);
+        let near = if absent { beside(path) } else { None };
+        near.map_or(self.help().to_owned(), |near| format!("did you mean {}?", shown(&near.display().to_string())))
+    }
+}
+
+/// The file that lies beside `path` under nearly its name.
+fn beside(path: &Path) -> Option<PathBuf> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let entries = fs::read_dir(folder).ok()?.take(MOST_NAMES);
+    let names: Vec<String> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+    let near = nearest_word(path.file_name()?.to_str()?, names.iter().map(String::as_str))?;
+    Some(path.with_file_name(near))
 }
 
 /// The text of a file.

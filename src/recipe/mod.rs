@@ -84,7 +84,7 @@ impl Recipe {
     /// All findings at once: about the files (unreadable, too large, not UTF-8), or about what is in them.
     pub fn load(path: &Path, overrides: &[Override]) -> Result<Loaded, Diagnostics> {
         let text = file::read(path).map_err(|error| {
-            let (file, help) = (path.display().to_string(), Some(error.help().into()));
+            let (file, help) = (path.display().to_string(), Some(error.help_for(path)));
             let mut finding = Finding::about_file(error.code(), &file, format!("the recipe {error}"), help);
             if let FileError::NotUtf8 { line, column } = error {
                 (finding.line, finding.column) = (Some(line), Some(column));
