@@ -293,7 +293,7 @@ fn damaged_checkpoints() {
         let index = usize::from(!input.starts_with(b"{"));
         fs::write(&files[index].0, input).unwrap();
         // A message is all that damage may lead to; a changed weight is none.
-        let _ = open_run(&run, &[]).map_err(|error| error.to_string());
+        let _ = open_run(&run, &[], Split::Validation).map_err(|error| error.to_string());
         fs::write(&files[index].0, &files[index].1).unwrap();
     });
 }
