@@ -3,6 +3,7 @@
 mod common;
 
 use common::{Run, head, stages, tiny};
+use dimbit::data::Split;
 use dimbit::libtorch::{Hooked, LibtorchError};
 use dimbit::train::{OpenedRun, open_run};
 use tch::{Kind, Tensor};
@@ -47,7 +48,7 @@ fn one_pass_is_bit_for_bit_the_two_passes() {
     for recipe in [pca, none, other] {
         let run = Run::of(&recipe);
         run.summary();
-        let mut opened = open_run(&run.path(), &[], dimbit::data::Split::Validation).unwrap();
+        let mut opened = open_run(&run.path(), &[], Split::Validation).unwrap();
         opened.model.network.set_train(false, false).unwrap();
         for (one, two) in carried_out(&opened, true).iter().zip(&carried_out(&opened, false)) {
             assert_eq!(one, two, "{recipe}");
