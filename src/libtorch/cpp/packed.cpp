@@ -45,15 +45,13 @@ uint32_t version_of(const at::Tensor& tensor) {
 
 } // namespace
 
-PackedCodes::PackedCodes(int64_t rows, const Lanes& lanes) {
+PackedCodes::PackedCodes(int64_t rows, const Lanes& lanes) : widths_(lanes.channels) {
   int64_t bits = 0;
   for (int64_t c = 0; c < lanes.channels; ++c) {
     const auto largest = static_cast<uint32_t>(lanes.top()[c] + lanes.shift()[c]);
-    uint8_t width = 0;
-    while (largest >> width) ++width;
-    TORCH_CHECK(width <= 16, "codes of ", static_cast<int>(width), " bits can't be packed");
-    widths_.push_back(width);
-    bits += width;
+    while (largest >> widths_[c]) ++widths_[c];
+    TORCH_CHECK(widths_[c] <= 16, "codes of ", static_cast<int>(widths_[c]), " bits can't be packed");
+    bits += widths_[c];
   }
   row_bytes_ = (bits + 7) / 8;
   // Reading goes four bytes at a time and may look beyond the end.
@@ -62,21 +60,31 @@ PackedCodes::PackedCodes(int64_t rows, const Lanes& lanes) {
 
 void PackedCodes::write(int64_t first, int64_t rows, const uint16_t* codes) {
   uint8_t* row = bytes_.mutable_data_ptr<uint8_t>() + first * row_bytes_;
-  const size_t channels = widths_.size();
+  const auto channels = static_cast<int64_t>(widths_.size());
   for (int64_t i = 0; i < rows; ++i, codes += channels, row += row_bytes_) {
     uint8_t* to = row;
     uint64_t held = 0;
     unsigned count = 0;
-    for (size_t c = 0; c < channels; ++c) {
+    const auto store = [&] {
+      if (count < 32) return;
+      const auto word = static_cast<uint32_t>(held);
+      std::memcpy(to, &word, 4);
+      to += 4;
+      held >>= 32;
+      count -= 32;
+    };
+    int64_t c = 0;
+    // Two at a time: 31 bits that wait and 32 more fit.
+    for (; c + 1 < channels; c += 2) {
+      const uint64_t pair = codes[c] | static_cast<uint64_t>(codes[c + 1]) << widths_[c];
+      held |= pair << count;
+      count += widths_[c] + widths_[c + 1];
+      store();
+    }
+    if (c < channels) {
       held |= static_cast<uint64_t>(codes[c]) << count;
       count += widths_[c];
-      if (count >= 32) {
-        const auto word = static_cast<uint32_t>(held);
-        std::memcpy(to, &word, 4);
-        to += 4;
-        held >>= 32;
-        count -= 32;
-      }
+      store();
     }
     for (; to < row + row_bytes_; ++to, held >>= 8) *to = static_cast<uint8_t>(held);
   }
@@ -84,23 +92,32 @@ void PackedCodes::write(int64_t first, int64_t rows, const uint16_t* codes) {
 
 void PackedCodes::read(int64_t first, int64_t rows, uint16_t* codes) const {
   const uint8_t* row = bytes_.const_data_ptr<uint8_t>() + first * row_bytes_;
-  const size_t channels = widths_.size();
+  const auto channels = static_cast<int64_t>(widths_.size());
+  const auto mask = [](unsigned width) { return (uint64_t{1} << width) - 1; };
   for (int64_t i = 0; i < rows; ++i, codes += channels, row += row_bytes_) {
     const uint8_t* from = row;
     uint64_t held = 0;
     unsigned count = 0;
-    for (size_t c = 0; c < channels; ++c) {
-      const unsigned width = widths_[c];
-      if (count < width) {
-        uint32_t word;
-        std::memcpy(&word, from, 4);
-        from += 4;
-        held |= static_cast<uint64_t>(word) << count;
-        count += 32;
-      }
-      codes[c] = static_cast<uint16_t>(held & ((1u << width) - 1));
-      held >>= width;
-      count -= width;
+    const auto load = [&](unsigned bits) {
+      if (count >= bits) return;
+      uint32_t word;
+      std::memcpy(&word, from, 4);
+      from += 4;
+      held |= static_cast<uint64_t>(word) << count;
+      count += 32;
+    };
+    int64_t c = 0;
+    for (; c + 1 < channels; c += 2) {
+      const unsigned one = widths_[c], two = widths_[c + 1];
+      load(one + two);
+      codes[c] = static_cast<uint16_t>(held & mask(one));
+      codes[c + 1] = static_cast<uint16_t>(held >> one & mask(two));
+      held >>= one + two;
+      count -= one + two;
+    }
+    if (c < channels) {
+      load(widths_[c]);
+      codes[c] = static_cast<uint16_t>(held & mask(widths_[c]));
     }
   }
 }
