@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{SET, failure, print};
 use crate::libtorch::set_deterministic;
 use crate::recipe::{Override, Recipe};
-use crate::train::validate;
+use crate::train::{sites_left_out, validate};
 
 /// Checks a recipe, first its form, then against its model and its data; prints every finding with file, line and column.
 #[derive(Debug, Args)]
@@ -41,7 +41,7 @@ impl Validate {
         set_deterministic(loaded.recipe.seed)?;
         let (model, feed, _) = validate(&loaded)?;
         let (mode, all) = (loaded.recipe.mode(), model.sites.len());
-        let left_out = model.sites.iter().filter(|site| !loaded.recipe.sites.selects(&site.name)).count();
+        let left_out = sites_left_out(&loaded.recipe, &model).count();
         let (training, validation) = (feed.train_images, feed.validation_images);
         if self.json {
             let fine = json!({

@@ -83,18 +83,9 @@ impl Loader {
         self.options.threads
     }
 
-    /// The batches of epoch `epoch`, prepared in the background, at most a few ahead. Dropping the iterator ends that.
-    pub fn epoch(&self, epoch: u64) -> Epoch {
-        self.epoch_from(epoch, 0)
-    }
-
-    /// Like [`Self::epoch`], without its first `skipped` batches: none of their images is read.
-    pub fn epoch_from(&self, epoch: u64, skipped: usize) -> Epoch {
-        self.epoch_with(epoch, skipped, Batch::clone)
-    }
-
-    /// Like [`Self::epoch_from`], of what `finish` makes of each batch, in the background as well. A batch's memory is
-    /// used again for one that follows.
+    /// What `finish` makes of the batches of epoch `epoch`, without its first `skipped`, of which no image is read. All is
+    /// prepared in the background, at most a few ahead; dropping the iterator ends that. A batch's memory is used again for
+    /// one that follows.
     pub fn epoch_with<T: Send + 'static>(
         &self,
         epoch: u64,
@@ -224,8 +215,8 @@ impl Pass {
     }
 }
 
-/// The batches of one epoch, in order. After an error there are none.
-pub struct Epoch<T = Batch> {
+/// What became of the batches of one epoch, in order. After an error there are none.
+pub struct Epoch<T> {
     receiver: Option<Receiver<Result<T, DataError>>>,
     worker: Option<JoinHandle<()>>,
     left: usize,

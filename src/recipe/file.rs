@@ -50,11 +50,18 @@ impl FileError {
     }
 }
 
+/// The first names in a folder, sorted; none where it can't be read.
+pub(crate) fn names_in(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().take(MOST_NAMES);
+    let mut names: Vec<String> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+    names.sort();
+    names
+}
+
 /// The file that lies beside `path` under nearly its name.
 fn beside(path: &Path) -> Option<PathBuf> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let entries = fs::read_dir(folder).ok()?.take(MOST_NAMES);
-    let names: Vec<String> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+    let names = names_in(folder);
     let near = nearest_word(path.file_name()?.to_str()?, names.iter().map(String::as_str))?;
     Some(path.with_file_name(near))
 }

@@ -47,6 +47,7 @@ use document::{Node, Place};
 pub use explain::{Uncounted, explain};
 use extends::{Chain, Origin};
 use file::FileError;
+pub(crate) use file::names_in;
 use findings::Problem;
 pub use findings::{Diagnostics, Finding, Source};
 pub(crate) use findings::{nearest_word, nearest_words, split_help};

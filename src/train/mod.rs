@@ -43,4 +43,4 @@ pub use resume::Cadence;
 pub use run::{Ended, RunOptions, run};
 pub use session::left_out;
 pub use stop::Stop;
-pub use validate::{load_model, training_images, validate};
+pub use validate::{load_model, sites_left_out, training_images, validate};

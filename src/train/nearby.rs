@@ -3,10 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::error::TrainError;
-use crate::recipe::{nearest_word, nearest_words};
+use crate::recipe::{self, nearest_word, nearest_words};
 
-/// The most entries of a folder that are looked through.
-const MOST_ENTRIES: usize = 1000;
 /// The most that a help text lists.
 const MOST_LISTED: usize = 5;
 
@@ -18,7 +16,7 @@ pub fn meant(path: &Path, in_recipe: bool) -> Option<String> {
     }
     let there = path.ancestors().skip(1).find(|folder| folder.is_dir())?;
     let wanted = path.strip_prefix(there).ok()?.iter().next()?.to_str()?;
-    let names = names_in(there);
+    let names = shown_in(there);
     if let Some(near) = nearest_word(wanted, names.iter().map(String::as_str)) {
         return Some(format!("did you mean {}?", there.join(near).display()));
     }
@@ -71,7 +69,7 @@ pub fn runs_near(path: &Path) -> Vec<PathBuf> {
     let beside = path.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent });
     let mut found: Vec<PathBuf> = Vec::new();
     for folder in [Some(path), beside, Some(Path::new("runs"))].into_iter().flatten() {
-        let runs = names_in(folder).into_iter().map(|name| match folder {
+        let runs = shown_in(folder).into_iter().map(|name| match folder {
             folder if folder == Path::new(".") => PathBuf::from(name),
             folder => folder.join(name),
         });
@@ -88,12 +86,8 @@ pub fn runs_near(path: &Path) -> Vec<PathBuf> {
 }
 
 /// The names in a folder, sorted; hidden ones are passed over.
-fn names_in(folder: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().take(MOST_ENTRIES);
-    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let mut names: Vec<String> = names.filter(|name| !name.starts_with('.')).collect();
-    names.sort();
-    names
+fn shown_in(folder: &Path) -> Vec<String> {
+    recipe::names_in(folder).into_iter().filter(|name| !name.starts_with('.')).collect()
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use super::resume::{Cadence, Checkpoint, Keeper, Machine, Origin, restore};
 use super::session::Session;
 use super::stages;
 use super::stop::Stop;
-use super::validate::{device_of, validate};
+use super::validate::{device_of, sites_left_out, validate};
 use crate::libtorch::set_deterministic;
 use crate::model::Model;
 use crate::recipe::{Loaded, Recipe};
@@ -239,7 +239,7 @@ fn announce(session: &mut Session<'_>, name: &str) -> Result<(), TrainError> {
         seed: session.recipe.seed,
         model: session.recipe.model.path.display().to_string(),
         sites: session.model.sites.len(),
-        left_out: session.model.sites.iter().filter(|site| !session.recipe.sites.selects(&site.name)).count(),
+        left_out: sites_left_out(session.recipe, &session.model).count(),
         values: session.model.values() as u64,
         parameters: session.model.parameters,
         macs: session.model.macs,

@@ -10,7 +10,7 @@ use super::nearby::meant;
 use super::session::resolve_device;
 use crate::data::Split;
 use crate::libtorch::LibtorchError;
-use crate::model::{Model, ModelError};
+use crate::model::{Model, ModelError, Site};
 use crate::recipe::{
     CalibrateStage, Finding, InputShape, Loaded, Portion, Recipe, Stage, TrainStage, UnmatchedPattern, nearest_word,
     nearest_words, split_help,
@@ -225,6 +225,11 @@ fn baked_evaluation(loaded: &Loaded, model: &Model) -> Option<Finding> {
     })
 }
 
+/// The sites of a network that a recipe leaves out.
+pub fn sites_left_out<'a>(recipe: &'a Recipe, model: &'a Model) -> impl Iterator<Item = &'a Site> {
+    model.sites.iter().filter(|site| !recipe.sites.selects(&site.name))
+}
+
 /// Sites that the recipe leaves out keep 32 bits: they alone may take more than the target.
 fn unreachable_target(loaded: &Loaded, model: &Model) -> Option<Finding> {
     let target = loaded.recipe.target_bits()?;
@@ -234,8 +239,7 @@ fn unreachable_target(loaded: &Loaded, model: &Model) -> Option<Finding> {
         Stage::Train(_) | Stage::Finetune(_) => false,
     };
     let index = loaded.recipe.stages.iter().position(has_target)?;
-    let left_out: usize =
-        model.sites.iter().filter(|s| !loaded.recipe.sites.selects(&s.name)).map(crate::model::Site::values).sum();
+    let left_out: usize = sites_left_out(&loaded.recipe, model).map(Site::values).sum();
     let bits = 32.0 * left_out as f64 / model.values() as f64;
     if bits < target {
         return None;

@@ -49,11 +49,21 @@ fn loader(images: usize, options: LoaderOptions) -> Loader {
     Loader::new(on_canvas(Arc::new(Numbered(images)), &options), options).unwrap()
 }
 
-fn all(epoch: Epoch) -> Vec<Batch> {
+impl Loader {
+    fn epoch(&self, epoch: u64) -> Epoch<Batch> {
+        self.epoch_from(epoch, 0)
+    }
+
+    fn epoch_from(&self, epoch: u64, skipped: usize) -> Epoch<Batch> {
+        self.epoch_with(epoch, skipped, Batch::clone)
+    }
+}
+
+fn all(epoch: Epoch<Batch>) -> Vec<Batch> {
     epoch.map(Result::unwrap).collect()
 }
 
-fn labels(epoch: Epoch) -> Vec<i64> {
+fn labels(epoch: Epoch<Batch>) -> Vec<i64> {
     all(epoch).into_iter().flat_map(|batch| batch.labels).collect()
 }
 

@@ -52,13 +52,15 @@ struct Parts {
   bool is_signed;
   Bounds bounds;
 
-  Parts detached() const {
-    return {analysis.detach(), bias.detach(), synthesis.detach(), mean.detach(), step.detach(), range.detach(), offset.detach(), is_signed, bounds};
-  }
-
   // The quantizer's, which sees coefficients: `bounds` come behind the way back.
   Lanes lanes() const { return Lanes(step, range, offset, is_signed, Bounds(-INFINITY, INFINITY)); }
 };
+
+// The way back of `n` rows of quantized coefficients, with the activation function behind it.
+void restore(const float* quantized, const Parts& parts, float* out, int64_t n, int64_t kept, int64_t channels) {
+  affine(quantized, parts.synthesis.const_data_ptr<float>(), parts.mean.const_data_ptr<float>(), out, n, kept, channels);
+  clamp_values(out, n * channels, parts.bounds);
+}
 
 // A codec's output, packed: the codes of its coefficients.
 class PackedReconstruction : public Packed {
@@ -77,7 +79,6 @@ class PackedReconstruction : public Packed {
   at::Tensor rebuilt() const override {
     at::Tensor out = at::empty({rows_, channels_}, at::kFloat);
     const int64_t kept = lanes_.channels, tile = rows_of_tile(channels_), tiles = (rows_ + tile - 1) / tile;
-    const float *synthesis = parts_.synthesis.const_data_ptr<float>(), *mean = parts_.mean.const_data_ptr<float>();
     float* target = out.mutable_data_ptr<float>();
     at::parallel_for(0, tiles, 1, [&](int64_t begin, int64_t end) {
       std::vector<uint16_t> codes(tile * kept);
@@ -86,8 +87,7 @@ class PackedReconstruction : public Packed {
         const int64_t first = i * tile, n = std::min(tile, rows_ - first);
         codes_.read(first, n, codes.data());
         rows_of_codes(codes.data(), quantized.data(), n * kept, lanes_);
-        affine(quantized.data(), synthesis, mean, target + first * channels_, n, kept, channels_);
-        clamp_values(target + first * channels_, n * channels_, parts_.bounds);
+        restore(quantized.data(), parts_, target + first * channels_, n, kept, channels_);
       }
       brgemm_release(false);
     });
@@ -109,8 +109,7 @@ at::Tensor forward_tiles(const at::Tensor& x, const Parts& parts, const KeptRoun
   at::Tensor out = at::empty_like(x);
   const Lanes lanes = parts.lanes();
   const float *source = x.const_data_ptr<float>(), *analysis = parts.analysis.const_data_ptr<float>();
-  const float *synthesis = parts.synthesis.const_data_ptr<float>(), *bias = parts.bias.const_data_ptr<float>();
-  const float* mean = parts.mean.const_data_ptr<float>();
+  const float* bias = parts.bias.const_data_ptr<float>();
   float* target = out.mutable_data_ptr<float>();
   const bool keeps = keep.defined();
   const int64_t tile = rows_of_tile(channels), tiles = (rows + tile - 1) / tile;
@@ -119,13 +118,11 @@ at::Tensor forward_tiles(const at::Tensor& x, const Parts& parts, const KeptRoun
     std::vector<uint16_t> codes(packed ? tile * kept : 0);
     for (int64_t i = begin; i < end; ++i) {
       const int64_t first = i * tile, n = std::min(tile, rows - first);
-      float* to = target + first * channels;
       affine(source + first * channels, analysis, bias, coefficients.data(), n, channels, kept);
       if (keeps) forward_rows_kept(coefficients.data(), quantized.data(), n * kept, lanes, keep.from(first * kept));
       else forward_rows(coefficients.data(), quantized.data(), n * kept, lanes);
       if (packed) packed->write(coefficients.data(), first, n, codes.data());
-      affine(quantized.data(), synthesis, mean, to, n, kept, channels);
-      clamp_values(to, n * channels, parts.bounds);
+      restore(quantized.data(), parts, target + first * channels, n, kept, channels);
     }
     brgemm_release(false);
   });
@@ -186,7 +183,7 @@ struct InOnePass : torch::autograd::Function<InOnePass> {
     context->saved_data["signed"] = is_signed;
     context->saved_data["low"] = low;
     context->saved_data["high"] = high;
-    if (packed) context->saved_data["packed"] = c10::IValue::make_capsule(packed);
+    save_packed(context, packed);
     return out;
   }
 
@@ -195,11 +192,10 @@ struct InOnePass : torch::autograd::Function<InOnePass> {
     const at::Tensor none;
     const Parts parts{saved[6], none, saved[7], none, saved[3], saved[4], saved[5], context->saved_data["signed"].toBool(),
                       {context->saved_data["low"].toDouble(), context->saved_data["high"].toDouble()}};
-    at::Tensor out = saved[2];
-    const auto packed = context->saved_data.find("packed");
-    if (packed != context->saved_data.end()) out = static_cast<Packed*>(packed->second.toCapsule().get())->values();
+    Packed* packed = saved_packed(context);
+    const at::Tensor out = packed ? packed->values() : saved[2];
     const auto [grad_x, grad_step, grad_range] = backward_tiles(grads[0].contiguous(), out, {saved[0], saved[1]}, parts);
-    forget_packed(context);
+    if (packed) packed->forget();
     return {grad_x, grad_step, grad_range, none, none, none, none, none, none, none, none, none};
   }
 };
@@ -237,7 +233,7 @@ at::Tensor in_one_pass(const at::Tensor& input, Parts parts) {
   if (!is_recorded({x, parts.step, parts.range})) return forward_tiles(x, parts, {}, {});
   // Without an activation function in the pass, the result is no site's output.
   Packing* packing = parts.bounds.any() ? Packing::active() : nullptr;
-  const auto packed = packing ? c10::make_intrusive<PackedReconstruction>(x, parts.detached()) : PackedPointer();
+  const auto packed = packing ? c10::make_intrusive<PackedReconstruction>(x, parts) : PackedPointer();
   const at::Tensor out = InOnePass::apply(
       x, parts.step, parts.range, parts.offset, parts.analysis, parts.bias, parts.synthesis, parts.mean, parts.is_signed, parts.bounds.low,
       parts.bounds.high, packed);

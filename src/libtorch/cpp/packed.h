@@ -54,10 +54,15 @@ inline bool is_recorded(at::TensorList inputs) {
   return at::GradMode::is_enabled() && std::any_of(inputs.begin(), inputs.end(), [](const at::Tensor& input) { return input.requires_grad(); });
 }
 
-// For the backward of a codec that has put its packed output into `saved_data["packed"]`.
-inline void forget_packed(torch::autograd::AutogradContext* context) {
+// Keeps a codec's packed output, if it is not null, for the codec's own backward.
+inline void save_packed(torch::autograd::AutogradContext* context, const c10::intrusive_ptr<Packed>& packed) {
+  if (packed) context->saved_data["packed"] = c10::IValue::make_capsule(packed);
+}
+
+// What save_packed has kept; null if that is nothing.
+inline Packed* saved_packed(torch::autograd::AutogradContext* context) {
   const auto found = context->saved_data.find("packed");
-  if (found != context->saved_data.end()) static_cast<Packed*>(found->second.toCapsule().get())->forget();
+  return found == context->saved_data.end() ? nullptr : static_cast<Packed*>(found->second.toCapsule().get());
 }
 
 // While it lives, forward passes of this thread hand the outputs of codecs over to it. It sees to it that convolutions and

@@ -45,7 +45,7 @@ void for_strips(int64_t total, const Lanes& lanes, const Body& body) {
 // What the quantizer gave, packed: `z`'s codes.
 class PackedQuantized : public Packed {
  public:
-  PackedQuantized(const at::Tensor& z, Lanes lanes) : lanes_(std::move(lanes)), shape_(z.sizes().vec()), codes_(z.numel() / lanes_.channels, lanes_) {}
+  PackedQuantized(const at::Tensor& z, const Lanes& lanes) : lanes_(lanes), shape_(z.sizes().vec()), codes_(z.numel() / lanes_.channels, lanes_) {}
 
   void write(const float* z, int64_t start, int64_t size) {
     std::vector<uint16_t> codes(size);
@@ -147,15 +147,15 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_reference(
 struct QuantizeRows : torch::autograd::Function<QuantizeRows> {
   static at::Tensor forward(
       torch::autograd::AutogradContext* context, const at::Tensor& z, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset,
-      bool is_signed, Bounds bounds, const PackedPointer& packed) {
+      bool is_signed, const Lanes& lanes, const PackedPointer& packed) {
     at::AutoDispatchBelowADInplaceOrView guard;
     const auto kept = KeptRoundings::empty(z.sizes(), z.options());
     context->save_for_backward({kept.high, kept.low, step, range, offset});
     context->saved_data["signed"] = is_signed;
-    context->saved_data["low"] = static_cast<double>(bounds.low);
-    context->saved_data["high"] = static_cast<double>(bounds.high);
-    if (packed) context->saved_data["packed"] = c10::IValue::make_capsule(packed);
-    return forward_kernel(z, Lanes(step, range, offset, is_signed, bounds), kept, packed);
+    context->saved_data["low"] = static_cast<double>(lanes.bounds.low);
+    context->saved_data["high"] = static_cast<double>(lanes.bounds.high);
+    save_packed(context, packed);
+    return forward_kernel(z, lanes, kept, packed);
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list grads) {
@@ -163,7 +163,7 @@ struct QuantizeRows : torch::autograd::Function<QuantizeRows> {
     const Bounds bounds(context->saved_data["low"].toDouble(), context->saved_data["high"].toDouble());
     const auto [grad_z, grad_step, grad_range] =
         backward_kernel({saved[0], saved[1]}, grads[0].contiguous(), saved[2], saved[3], saved[4], context->saved_data["signed"].toBool(), bounds);
-    forget_packed(context);
+    if (Packed* packed = saved_packed(context)) packed->forget();
     const at::Tensor none;
     return {grad_z, grad_step, grad_range, none, none, none, none};
   }
@@ -199,11 +199,12 @@ at::Tensor quantize(
   const at::Tensor z = input.contiguous();
   const Bounds bounds(low, high);
   if (!has_kernel(z)) return Quantize::apply(z, step, range, offset, is_signed, bounds);
-  if (!is_recorded({z, step, range})) return forward_kernel(z, Lanes(step, range, offset, is_signed, bounds), {}, {});
+  const Lanes lanes(step, range, offset, is_signed, bounds);
+  if (!is_recorded({z, step, range})) return forward_kernel(z, lanes, {}, {});
   // Without an activation function in the pass, the result is no site's output.
   Packing* packing = bounds.any() ? Packing::active() : nullptr;
-  const auto packed = packing ? c10::make_intrusive<PackedQuantized>(z, Lanes(step, range, offset, is_signed, bounds)) : PackedPointer();
-  const at::Tensor out = QuantizeRows::apply(z, step, range, offset, is_signed, bounds, packed);
+  const auto packed = packing ? c10::make_intrusive<PackedQuantized>(z, lanes) : PackedPointer();
+  const at::Tensor out = QuantizeRows::apply(z, step, range, offset, is_signed, lanes, packed);
   if (packing) packing->add(out, packed);
   return out;
 }
