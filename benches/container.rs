@@ -7,6 +7,7 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use dimbit::export::container::kernels::{self, packed_bytes};
 use dimbit::export::container::{GroupLayout, Placement, Plan, Reader, SiteLayout, Writer};
+use dimbit::libtorch::Codes;
 
 /// Symbols of a run: ResNet18's first site at 224 pixels, one image.
 const VALUES: usize = 64 * 112 * 112;
@@ -49,7 +50,7 @@ fn container(c: &mut Criterion) {
         placement: Placement::After,
         means: vec![],
         basis: vec![],
-        groups: vec![GroupLayout { members, step: 0.1, offset: 0.0, levels: 7, bits: 3, signed: false }],
+        groups: vec![GroupLayout { members, step: 0.1, offset: 0.0, levels: 7, bits: 3, codes: Codes::Unsigned }],
     };
     let mut group = c.benchmark_group("container");
     group.throughput(Throughput::Elements(VALUES as u64));

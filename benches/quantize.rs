@@ -2,7 +2,7 @@
 //! `cargo bench --bench quantize`, with `OMP_NUM_THREADS` for the number of threads.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use dimbit::libtorch::{Clamp, quantize};
+use dimbit::libtorch::{Clamp, Codes, quantize};
 use tch::{Device, Kind, Tensor, no_grad};
 
 /// `[rows, channels]` of sites of ResNet18 and MobileNetV2 at 224 pixels and batch 16.
@@ -28,13 +28,16 @@ fn benches(criterion: &mut Criterion) {
             bencher.iter(|| copy.copy_(z));
         });
         group.bench_with_input(BenchmarkId::new("forward", &shape), &z, |bencher, z| {
-            bencher
-                .iter(|| no_grad(|| quantize(z, &step, &range, &offset, true, Clamp::NONE)).expect("the shapes fit"));
+            bencher.iter(|| {
+                no_grad(|| quantize(z, &step, &range, &offset, Codes::MidTread, Clamp::NONE)).expect("the shapes fit")
+            });
         });
 
         // Writes the gradient that arrives (that of a sum, which is ones), reads it and z, and writes that of z.
         group.throughput(Throughput::Bytes(4 * BYTES * values));
-        let sum = quantize(&z, &step, &range, &offset, true, Clamp::NONE).expect("the shapes fit").sum(Kind::Float);
+        let sum = quantize(&z, &step, &range, &offset, Codes::MidTread, Clamp::NONE)
+            .expect("the shapes fit")
+            .sum(Kind::Float);
         group.bench_with_input(BenchmarkId::new("backward", &shape), &sum, |bencher, sum| {
             bencher.iter(|| Tensor::run_backward(&[sum], &[&z, &step, &range], true, false));
         });

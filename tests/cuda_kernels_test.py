@@ -10,11 +10,11 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src/libtorch/cpp/quantize_cuda.cpp"
 #: What libtorch generates around an elementwise kernel, reduced to its calls.
 CALLS = """
-extern "C" __global__ void forward(float* out, const float* in, float low, float high, float sign) {
-  out[0] = dimbit_quantize<float>(in[0], in[1], in[2], in[3], low, high, sign);
+extern "C" __global__ void forward(float* out, const float* in, float low, float high, float sign, float half) {
+  out[0] = dimbit_quantize<float>(in[0], in[1], in[2], in[3], low, high, sign, half);
 }
-extern "C" __global__ void backward(float* out, const float* in, float low, float high, float sign) {
-  dimbit_quantize_backward<float>(in[0], in[1], in[2], in[3], in[4], low, high, sign, out[0], out[1], out[2]);
+extern "C" __global__ void backward(float* out, const float* in, float low, float high, float sign, float half) {
+  dimbit_quantize_backward<float>(in[0], in[1], in[2], in[3], in[4], low, high, sign, half, out[0], out[1], out[2]);
 }
 """
 

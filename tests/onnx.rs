@@ -73,7 +73,7 @@ fn an_export_does_what_the_run_does() {
         assert_eq!(by_python["dequantizers"], sites.len());
         for site in sites {
             let element = &by_python["codes"][format!("codes.{}", site["key"].as_str().unwrap())];
-            assert_eq!(element, if site["signed"] == true { 3 } else { 2 }, "{site}");
+            assert_eq!(element, if site["codes"] == "unsigned" { 2 } else { 3 }, "{site}");
         }
         let norms = number(&by_python, "norms");
         assert!(if options.contains(&"--fold-batch-norm") { norms == 0.0 } else { norms > 0.0 }, "{name}: {norms}");

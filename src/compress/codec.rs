@@ -13,7 +13,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::transform::{Pca, Transform};
-use crate::libtorch::{Clamp, CodecParts, LibtorchError, Position, codec, quantize};
+use crate::libtorch::{Clamp, CodecParts, Codes, LibtorchError, Position, codec, quantize};
 use crate::model::Site;
 
 /// The codec of one site. Steps and ranges live in the [`Compressor`](super::compressor::Compressor).
@@ -23,8 +23,8 @@ pub struct SiteCodec {
     pub site: Site,
     /// Its transform.
     pub transform: Transform,
-    /// Codes carry a sign.
-    pub signed: bool,
+    /// Which codes it has.
+    pub codes: Codes,
     /// Members of each group: coefficients, or channels without a transform.
     pub groups: Vec<Vec<usize>>,
     /// Index of the first group among all groups of the network.
@@ -97,14 +97,14 @@ impl SiteCodec {
     pub fn new(
         site: Site,
         transform: Transform,
-        signed: bool,
+        codes: Codes,
         groups: Vec<Vec<usize>>,
         first_group: usize,
         dropped: &[bool],
         device: Device,
     ) -> Result<Self, LibtorchError> {
-        let prepared = prepare(&site, &transform, signed, &groups, first_group, dropped, device)?;
-        Ok(Self { site, transform, signed, groups, first_group, prepared })
+        let prepared = prepare(&site, &transform, codes, &groups, first_group, dropped, device)?;
+        Ok(Self { site, transform, codes, groups, first_group, prepared })
     }
 
     /// Drops the marked groups: `dropped[g]` for each of the codec's groups.
@@ -113,7 +113,7 @@ impl SiteCodec {
     /// If libtorch fails.
     pub fn set_dropped(&mut self, dropped: &[bool], device: Device) -> Result<(), LibtorchError> {
         self.prepared =
-            prepare(&self.site, &self.transform, self.signed, &self.groups, self.first_group, dropped, device)?;
+            prepare(&self.site, &self.transform, self.codes, &self.groups, self.first_group, dropped, device)?;
         Ok(())
     }
 
@@ -166,7 +166,7 @@ impl SiteCodec {
             (Some(function), Transform::None { .. }, _) => {
                 let (step, range) = self.per_column(quantizers)?;
                 let rows = to_rows(x, &self.site)?;
-                let quantized = quantize(&rows, &step, &range, &self.prepared.offset, self.signed, function)?;
+                let quantized = quantize(&rows, &step, &range, &self.prepared.offset, self.codes, function)?;
                 from_rows(&quantized, x, &self.site).map(Some)
             }
             (Some(function), Transform::Pca(_), Position::Before) => self.in_one_pass(x, quantizers, function),
@@ -191,7 +191,7 @@ impl SiteCodec {
             step: &step,
             range: &range,
             offset: &self.prepared.offset,
-            signed: self.signed,
+            codes: self.codes,
         };
         let reconstructed = codec(&to_rows(x, &self.site)?, &parts, activation)?;
         from_rows(&reconstructed, x, &self.site).map(Some)
@@ -277,7 +277,7 @@ impl SiteCodec {
         let mut quantized = |z: &Tensor| -> Result<Tensor, LibtorchError> {
             let (step, range) = self.per_column(quantizers)?;
             seen(z, &step)?;
-            quantize(z, &step, &range, &self.prepared.offset, self.signed, Clamp::NONE)
+            quantize(z, &step, &range, &self.prepared.offset, self.codes, Clamp::NONE)
         };
         let reconstructed = match self.matrices()? {
             None => quantized(&rows)?,
@@ -300,9 +300,12 @@ impl SiteCodec {
         }
     }
 
-    /// What code 0 stands for: `[kept]`.
-    pub(super) fn offset(&self) -> &Tensor {
-        &self.prepared.offset
+    /// What code 0 stands for, `step` being that of each coefficient: `[kept]`.
+    pub(super) fn offset(&self, step: &Tensor) -> Result<Tensor, LibtorchError> {
+        match self.codes {
+            Codes::MidRise => Ok(self.prepared.offset.f_add(&step.f_mul_scalar(0.5)?)?),
+            Codes::Unsigned | Codes::MidTread => Ok(self.prepared.offset.shallow_clone()),
+        }
     }
 
     /// Without a transform, 1 for channels that are stored and 0 for dropped ones: `[channels]`.
@@ -340,8 +343,8 @@ impl SiteCodec {
             Some(matrices) => matrices.analyse(&rows)?,
             None => rows,
         };
-        let quantized = quantize(&coefficients, &step, &range, &self.prepared.offset, self.signed, Clamp::NONE)?;
-        Ok((quantized.f_sub(&self.prepared.offset)?.f_div(&step)?.f_round()?, &self.prepared.group))
+        let quantized = quantize(&coefficients, &step, &range, &self.prepared.offset, self.codes, Clamp::NONE)?;
+        Ok((quantized.f_sub(&self.offset(&step)?)?.f_div(&step)?.f_round()?, &self.prepared.group))
     }
 
     /// The columns of [`Self::codes`] that hold the members of a group (of the codec's own groups), in their order; none for
@@ -358,9 +361,12 @@ impl SiteCodec {
         Ok((0_i64..).zip(groups).filter(|&(_, of)| of == own).map(|(column, _)| column).collect())
     }
 
-    /// The value of code 0 in groups that are not dropped.
-    pub fn code_offset(&self) -> f64 {
-        code_offset(&self.site, &self.transform, self.signed)
+    /// The value of code 0 in a group that is not dropped and has this step.
+    pub fn code_offset(&self, step: f64) -> f64 {
+        match self.codes {
+            Codes::MidRise => step / 2.0,
+            codes => code_offset(&self.site, &self.transform, codes),
+        }
     }
 
     /// What leads back from kept coefficients to channels, a row for each: `[kept, channels]`; none without a transform.
@@ -402,9 +408,9 @@ fn from_rows(rows: &Tensor, like: &Tensor, site: &Site) -> Result<Tensor, Libtor
 }
 
 /// Codes without a sign begin at the activation function's least value.
-fn code_offset(site: &Site, transform: &Transform, signed: bool) -> f64 {
-    match (transform, signed) {
-        (Transform::None { .. }, false) => site.lower_bound.unwrap_or(0.0),
+fn code_offset(site: &Site, transform: &Transform, codes: Codes) -> f64 {
+    match (transform, codes) {
+        (Transform::None { .. }, Codes::Unsigned) => site.lower_bound.unwrap_or(0.0),
         _ => 0.0,
     }
 }
@@ -412,7 +418,7 @@ fn code_offset(site: &Site, transform: &Transform, signed: bool) -> f64 {
 fn prepare(
     site: &Site,
     transform: &Transform,
-    signed: bool,
+    codes: Codes,
     groups: &[Vec<usize>],
     first_group: usize,
     dropped: &[bool],
@@ -437,7 +443,7 @@ fn prepare(
             let group = indices(of_channel.iter().map(|&g| (first_group + g) as i64).collect())?;
             let keep: Vec<f32> = of_channel.iter().map(|&g| f32::from(u8::from(!dropped[g]))).collect();
             let keep = Tensor::from_slice(&keep).f_to_device(device)?;
-            let least = code_offset(site, transform, signed);
+            let least = code_offset(site, transform, codes);
             let of_dropped = mean.f_mul(&keep.f_neg()?.f_add_scalar(1.0)?)?;
             let offset = of_dropped.f_add(&keep.f_mul_scalar(least)?)?;
             Ok(Prepared { group, offset, keep: Some(keep), fixed: None, columns, dropped: dropped_columns })

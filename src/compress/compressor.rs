@@ -5,10 +5,10 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 use super::codec::{Quantizers, SiteCodec};
 use super::freeze::{GroupCost, Limits};
-use super::quantizer::{MAX_BITS, inferred_bits, is_void, least_bits, levels, spread};
+use super::quantizer::{MAX_BITS, inferred_bits, is_void, least_bits, levels, spread, width_terms};
 use super::revival;
 use super::transform::Transform;
-use crate::libtorch::{Hooked, LibtorchError, Position};
+use crate::libtorch::{Codes, Hooked, LibtorchError, Position};
 use crate::model::{Model, Site};
 
 /// What the constructor needs of a site.
@@ -18,8 +18,8 @@ pub struct PlannedSite {
     pub site: Site,
     /// Its transform.
     pub transform: Transform,
-    /// Codes carry a sign.
-    pub signed: bool,
+    /// Which codes it has.
+    pub codes: Codes,
     /// Its groups, the most important first.
     pub groups: Vec<GroupStart>,
 }
@@ -88,8 +88,13 @@ struct Numbers {
     bits: Vec<u32>,
 }
 
-/// `log2(qmax/d)` up to which a group counts as one of the least width: 0, and what rounding adds.
+/// What rounding adds to the `log2(qmax/d)` of a group of the least width.
 const AT_LEAST: f64 = 0.01;
+
+/// `log2(qmax/d)` of the least width.
+fn least_ratio(codes: Codes) -> f64 {
+    levels(least_bits(codes), codes).log2()
+}
 
 impl Compressor {
     /// Builds the codecs of `planned` sites of a network.
@@ -107,8 +112,8 @@ impl Compressor {
             for group in &plan.groups {
                 let values = (plan.site.positions() * group.members.len()) as f64;
                 let macs = macs_per_coefficient(&plan.site, &plan.transform, true) * group.members.len() as f64;
-                let (signed, cost, anchor) = (plan.signed, group.cost.clone(), group.anchor);
-                groups.push(GroupCost { signed, values, cost, macs, anchor });
+                let (codes, cost, anchor) = (plan.codes, group.cost.clone(), group.anchor);
+                groups.push(GroupCost { codes, values, cost, macs, anchor });
                 dropped.push(group.bits == 0);
                 best_steps.push(group.steps.clone());
                 lowest.push(group.bits);
@@ -118,7 +123,7 @@ impl Compressor {
             codec_of_site[plan.site.index] = Some(codecs.len());
             let members = plan.groups.into_iter().map(|g| g.members).collect();
             let (transform, own) = (plan.transform, &dropped[first_group..]);
-            codecs.push(SiteCodec::new(plan.site, transform, plan.signed, members, first_group, own, device)?);
+            codecs.push(SiteCodec::new(plan.site, transform, plan.codes, members, first_group, own, device)?);
         }
         let leaf = |values: &[f32]| -> Result<Tensor, LibtorchError> {
             Ok(Tensor::from_slice(values).f_to_device(device)?.f_set_requires_grad(true)?)
@@ -153,7 +158,7 @@ impl Compressor {
         let step = self.log_step.f_exp2()?;
         let range = match &self.frozen {
             None => self.log_range.f_exp2()?,
-            Some(bits) => step.f_mul(&self.row(|index, g| levels(bits[index], g.signed))?)?,
+            Some(bits) => step.f_mul(&self.row(|index, g| levels(bits[index], g.codes))?)?,
         };
         Ok(Quantizers { step, range })
     }
@@ -282,7 +287,7 @@ impl Compressor {
         for g in (0..gains.len()).filter(|&g| self.dropped[g]) {
             let group = &self.groups[g];
             if let Some(bits) = revival::width(group, gains[g], price) {
-                (steps[g], ranges[g]) = spread(self.best_steps[g][bits as usize], bits, group.signed, g);
+                (steps[g], ranges[g]) = spread(self.best_steps[g][bits as usize], bits, group.codes, g);
                 dropped[g] = false;
                 self.lowest[g] = bits;
                 count += 1;
@@ -309,17 +314,18 @@ impl Compressor {
     /// If libtorch fails.
     pub fn differentiable_bits(&self) -> Result<Tensor, LibtorchError> {
         let values = self.row(|index, g| if self.dropped[index] { 0.0 } else { g.values / self.total_values })?;
-        let extra = self.row(|_, g| if g.signed { 1.5 } else { 0.5 })?;
+        let factor = self.row(|_, g| width_terms(g.codes).0)?;
+        let extra = self.row(|_, g| width_terms(g.codes).1 + 0.5)?;
         let ratio = self.log_range.f_sub(&self.log_step)?;
-        let levels = ratio.f_exp2()?;
-        let real = levels.f_add_scalar(1.0)?.f_log2()?.f_add(&extra)?;
+        let real = ratio.f_exp2()?.f_mul(&factor)?.f_add_scalar(1.0)?.f_log2()?.f_add(&extra)?;
         // Straight through the limit: a group at 8 bits must feel the budget, too.
         let over = real.f_detach()?.f_sub_scalar(f64::from(MAX_BITS))?.f_clamp_min(0.0)?;
         let bits = real.f_sub(&over)?;
         // An anchor at its least width has nothing to give: pushed on, its step would run away.
         let anchor = self.row(|_, g| f64::from(u8::from(g.anchor)))?;
-        let at_least = ratio.f_detach()?.f_le(AT_LEAST)?.f_logical_and(&anchor)?;
-        let least = self.row(|_, g| f64::from(least_bits(g.signed)))?;
+        let least_ratio = self.row(|_, g| least_ratio(g.codes) + AT_LEAST)?;
+        let at_least = ratio.f_detach()?.f_le_tensor(&least_ratio)?.f_logical_and(&anchor)?;
+        let least = self.row(|_, g| f64::from(least_bits(g.codes)))?;
         let bits = least.f_where_self(&at_least, &bits)?;
         Ok(bits.f_mul(&values)?.f_sum(Kind::Float)?.f_add_scalar(self.uncompressed_bits() / self.total_values)?)
     }
@@ -339,7 +345,7 @@ impl Compressor {
         let (steps, ranges) = (numbers(&now.step)?, numbers(&now.range)?);
         let infer = |g: usize| match self.dropped[g] {
             true => 0,
-            false => inferred_bits(steps[g], ranges[g], self.groups[g].signed),
+            false => inferred_bits(steps[g], ranges[g], self.groups[g].codes),
         };
         let bits = match &self.frozen {
             Some(bits) => bits.clone(),
@@ -395,7 +401,7 @@ impl Compressor {
         if super::freeze::total_bits(&self.groups, &learned) <= limit {
             return Ok(None);
         }
-        let void = |g: usize| is_void(steps[g], ranges[g]) && !self.groups[g].anchor;
+        let void = |g: usize| is_void(steps[g], ranges[g], self.groups[g].codes) && !self.groups[g].anchor;
         let mut costs = self.groups.clone();
         for (g, cost) in costs.iter_mut().enumerate().filter(|(g, _)| void(*g)) {
             let nothing_lost = cost.cost[learned[g] as usize];
@@ -404,14 +410,14 @@ impl Compressor {
         let mut bits = learned.clone();
         let price = super::freeze::lower(&costs, &mut bits, limit);
         for g in (0..bits.len()).filter(|&g| bits[g] != learned[g] && bits[g] > 0) {
-            let signed = self.groups[g].signed;
+            let codes = self.groups[g].codes;
             // A group that learns its bit back and loses it again must come out as it went in: only a width that it never
             // had before changes the product of step and range, by the measured ratio of the best ones.
-            let best = |b: u32| self.best_steps[g][b as usize].powi(2) * levels(b, signed);
+            let best = |b: u32| self.best_steps[g][b as usize].powi(2) * levels(b, codes);
             let change = if bits[g] < self.lowest[g] { best(bits[g]) / best(self.lowest[g]) } else { 1.0 };
             self.lowest[g] = self.lowest[g].min(bits[g]);
-            let full = (steps[g] * ranges[g] * change / levels(bits[g], signed)).sqrt();
-            (steps[g], ranges[g]) = spread(full, bits[g], signed, g);
+            let full = (steps[g] * ranges[g] * change / levels(bits[g], codes)).sqrt();
+            (steps[g], ranges[g]) = spread(full, bits[g], codes, g);
         }
         self.set_quantizers(&steps, &ranges)?;
         self.set_dropped(&bits.iter().map(|&b| b == 0).collect::<Vec<_>>())?;
@@ -447,9 +453,11 @@ impl Compressor {
     /// If libtorch fails.
     pub fn clamp(&mut self) -> Result<(), LibtorchError> {
         no_grad(|| {
-            let most = self.row(|_, g| levels(MAX_BITS, g.signed).log2())?;
-            // Below one step a group is on its way to be dropped; an anchor isn't, and gains nothing from a smaller range.
-            let least = self.row(|_, g| if g.anchor { 0.0 } else { -2.0 })?;
+            let most = self.row(|_, g| levels(MAX_BITS, g.codes).log2())?;
+            // Below one step a group is on its way to be dropped; an anchor isn't, and gains nothing from a smaller range. Nor do
+            // two mid-rise levels, which are left however small it is.
+            let falls = |g: &GroupCost| !g.anchor && g.codes != Codes::MidRise;
+            let least = self.row(|_, g| if falls(g) { -2.0 } else { least_ratio(g.codes) })?;
             let ratio = self.log_range.f_sub(&self.log_step)?;
             let back = ratio.f_minimum(&most)?.f_maximum(&least)?.f_sub(&ratio)?.f_mul_scalar(0.5)?;
             let _ = self.log_range.f_add_(&back)?;
@@ -482,13 +490,13 @@ impl Compressor {
 
     fn freeze_at(&mut self, bits: Vec<u32>, learned: &Numbers) -> Result<f64, LibtorchError> {
         let ranges = &learned.ranges;
-        let best_range = |g: usize, b: u32| self.best_steps[g][b as usize] * levels(b, self.groups[g].signed);
+        let best_range = |g: usize, b: u32| self.best_steps[g][b as usize] * levels(b, self.groups[g].codes);
         let steps: Vec<f32> = (0..bits.len())
             .map(|g| match (learned.bits[g], bits[g]) {
                 (_, 0) => ranges[g].log2() as f32,
                 (before, b) => {
                     let change = if before == b { 1.0 } else { best_range(g, b) / best_range(g, before) };
-                    (ranges[g] * change / levels(b, self.groups[g].signed)).log2() as f32
+                    (ranges[g] * change / levels(b, self.groups[g].codes)).log2() as f32
                 }
             })
             .collect();

@@ -5,12 +5,13 @@
 //! group that gains most. What was dropped before stays dropped.
 
 use super::quantizer::widths;
+use crate::libtorch::Codes;
 
 /// What the decision needs to know of a group.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GroupCost {
-    /// Codes carry a sign.
-    pub signed: bool,
+    /// Which codes it has.
+    pub codes: Codes,
     /// Values of one image.
     pub values: f64,
     /// The loss that one image's values add at each width 0..=8.
@@ -59,7 +60,7 @@ pub fn meet_budget(groups: &[GroupCost], start: &[u32], limits: Limits) -> Vec<u
         let higher = groups.iter().enumerate().flat_map(|(index, g)| {
             let (from, alive) = (bits[index], alive[index]);
             let fits = move |&to: &u32| alive && to > from && g.values * f64::from(to - from) <= room;
-            widths(g.signed).filter(fits).map(move |to| (slope(g, to, from), index, to))
+            widths(g.codes).filter(fits).map(move |to| (slope(g, to, from), index, to))
         });
         let best = higher.filter(|c| c.0 > 0.0).max_by(|a, b| a.0.total_cmp(&b.0));
         let Some((_, index, to)) = best else { return bits };
@@ -81,7 +82,7 @@ pub fn lower(groups: &[GroupCost], bits: &mut [u32], limit: f64) -> f64 {
     while total_bits(groups, bits) > limit {
         let lower = groups.iter().enumerate().flat_map(|(index, g)| {
             let from = bits[index];
-            widths(g.signed).filter(move |&to| to < from).map(move |to| (slope(g, from, to), index, to))
+            widths(g.codes).filter(move |&to| to < from).map(move |to| (slope(g, from, to), index, to))
         });
         let Some((cost, index, to)) = lower.min_by(|a, b| a.0.total_cmp(&b.0)) else { break };
         bits[index] = to;
@@ -110,6 +111,7 @@ fn drop_costly(groups: &[GroupCost], bits: &mut [u32], limit: f64) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::distortion::samples::any_codes;
     use super::super::quantizer::MAX_BITS;
     use super::*;
     use proptest::prelude::*;
@@ -118,23 +120,23 @@ mod tests {
         Limits { bits, macs: f64::INFINITY }
     }
 
-    fn group(values: f64, scale: f64, signed: bool) -> GroupCost {
+    fn group(values: f64, scale: f64, codes: Codes) -> GroupCost {
         let cost = (0..=MAX_BITS).map(|b| scale * values * 0.25_f64.powi(b as i32)).collect();
-        GroupCost { signed, values, cost, macs: 0.0, anchor: false }
+        GroupCost { codes, values, cost, macs: 0.0, anchor: false }
     }
 
     proptest! {
         #[test]
         fn the_target_is_met_whatever_was_learned(
-            groups in prop::collection::vec((1.0_f64..5000.0, 1e-9_f64..1e3, any::<bool>(), 0_u32..=8), 1..40),
+            groups in prop::collection::vec((1.0_f64..5000.0, 1e-9_f64..1e3, any_codes(), 0_u32..=8), 1..40),
             target in 0.0_f64..8.5,
             part in 0.0_f64..1.0,
         ) {
             let costs: Vec<_> = groups
                 .iter()
-                .map(|&(v, s, signed, b)| GroupCost { macs: f64::from(b % 3) * v.round(), ..group(v.round(), s, signed) })
+                .map(|&(v, s, codes, b)| GroupCost { macs: f64::from(b % 3) * v.round(), ..group(v.round(), s, codes) })
                 .collect();
-            let start: Vec<u32> = groups.iter().map(|g| if g.2 && g.3 == 1 { 2 } else { g.3 }).collect();
+            let start: Vec<u32> = groups.iter().map(|g| if g.2 == Codes::MidTread && g.3 == 1 { 2 } else { g.3 }).collect();
             let budget = target * costs.iter().map(|g| g.values).sum::<f64>();
             let macs: f64 = costs.iter().map(|g| g.macs).sum::<f64>() * part;
             let bits = meet_budget(&costs, &start, Limits { bits: budget, macs });
@@ -142,32 +144,32 @@ mod tests {
             let taken = costs.iter().zip(&bits).filter(|&(_, &b)| b > 0).map(|(g, _)| g.macs).sum::<f64>();
             prop_assert!(taken <= macs);
             prop_assert!(bits.iter().zip(&start).all(|(&now, &before)| before > 0 || now == 0));
-            prop_assert!(bits.iter().zip(&costs).all(|(&b, g)| widths(g.signed).any(|w| w == b)));
+            prop_assert!(bits.iter().zip(&costs).all(|(&b, g)| widths(g.codes).any(|w| w == b)));
         }
     }
 
     #[test]
     fn what_costs_least_gives_way_first() {
-        let groups = [group(100.0, 1.0, false), group(100.0, 1e-6, false)];
+        let groups = [group(100.0, 1.0, Codes::Unsigned), group(100.0, 1e-6, Codes::Unsigned)];
         assert_eq!(meet_budget(&groups, &[4, 4], within(600.0)), [4, 2]);
     }
 
     #[test]
-    fn a_signed_group_falls_from_two_bits_to_none() {
-        assert_eq!(meet_budget(&[group(10.0, 1.0, true)], &[2], within(19.0)), [0]);
+    fn a_mid_tread_group_falls_from_two_bits_to_none() {
+        assert_eq!(meet_budget(&[group(10.0, 1.0, Codes::MidTread)], &[2], within(19.0)), [0]);
     }
 
     #[test]
     fn a_sites_most_important_group_is_dropped_last() {
-        let anchor = GroupCost { anchor: true, ..group(100.0, 1e-9, false) };
-        let groups = [anchor, group(100.0, 1.0, false)];
+        let anchor = GroupCost { anchor: true, ..group(100.0, 1e-9, Codes::Unsigned) };
+        let groups = [anchor, group(100.0, 1.0, Codes::Unsigned)];
         assert_eq!(meet_budget(&groups, &[1, 1], within(100.0)), [1, 0]);
         assert_eq!(meet_budget(&groups, &[1, 1], within(50.0)), [0, 0]);
     }
 
     #[test]
     fn room_that_is_left_goes_to_the_group_that_gains_most() {
-        let groups = [group(100.0, 1.0, false), group(100.0, 1e-3, false)];
+        let groups = [group(100.0, 1.0, Codes::Unsigned), group(100.0, 1e-3, Codes::Unsigned)];
         assert_eq!(meet_budget(&groups, &[2, 2], within(500.0)), [3, 2]);
     }
 }

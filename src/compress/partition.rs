@@ -9,6 +9,7 @@
 
 use super::distortion::Distortion;
 use super::quantizer::{MAX_BITS, least_bits, widths};
+use crate::libtorch::Codes;
 use crate::recipe::PartitionRule;
 
 /// A further group must save this part of its site's price of one bit a value: its step, range and kernel cost something.
@@ -28,12 +29,12 @@ pub enum Widths {
 }
 
 impl Widths {
-    /// The widths for codes with or without a sign, falling.
-    fn allowed(self, signed: bool) -> Vec<u32> {
-        let one = |bits: u32| bits.clamp(least_bits(signed), MAX_BITS);
+    /// The widths that codes of a kind may have, falling.
+    fn allowed(self, codes: Codes) -> Vec<u32> {
+        let one = |bits: u32| bits.clamp(least_bits(codes), MAX_BITS);
         match self {
-            Self::Any => widths(signed).collect(),
-            Self::Kept => widths(signed).filter(|&bits| bits > 0).collect(),
+            Self::Any => widths(codes).collect(),
+            Self::Kept => widths(codes).filter(|&bits| bits > 0).collect(),
             Self::OneOrDropped(bits) => vec![one(bits), 0],
             Self::One(bits) => vec![one(bits)],
         }
@@ -253,7 +254,7 @@ struct Intervals {
 
 impl Intervals {
     fn of(distortion: &Distortion, freedom: Freedom) -> Self {
-        let (runs, allowed) = (distortion.runs(), freedom.widths.allowed(distortion.signed));
+        let (runs, allowed) = (distortion.runs(), freedom.widths.allowed(distortion.codes));
         let one = |from: usize, to: usize| match to > from {
             true => allowed.iter().map(|&bits| distortion.best_step(from, to, bits).distortion).collect(),
             false => Vec::new(),
@@ -330,7 +331,10 @@ fn equal_cuts(runs: usize, groups: usize, before: impl Fn(usize) -> f64) -> Vec<
 
 #[cfg(test)]
 mod tests {
-    use super::super::distortion::{Coefficients, samples::gaussian};
+    use super::super::distortion::{
+        Coefficients,
+        samples::{any_codes, gaussian},
+    };
     use super::*;
     use proptest::prelude::*;
 
@@ -360,7 +364,7 @@ mod tests {
         let cut = |to: usize| {
             let size = (d.bounds[to] - d.bounds[from]) as f64;
             let of_width = |bits: u32| d.best_step(from, to, bits).distortion + price * f64::from(bits) * size;
-            let allowed = widths(d.signed).filter(|&bits| bits > 0 || from > 0);
+            let allowed = widths(d.codes).filter(|&bits| bits > 0 || from > 0);
             let cheapest = allowed.map(of_width).fold(f64::INFINITY, f64::min);
             cheapest + group_price + brute_force(d, to, groups_left - 1, price, group_price)
         };
@@ -374,10 +378,10 @@ mod tests {
             deviations in prop::collection::vec(0.001_f64..3.0, 1..=10),
             max_groups in 1_usize..=4,
             price in -20.0_f64..2.0,
-            signed: bool,
+            codes in any_codes(),
         ) {
             let sensitivity = vec![1.0; deviations.len()];
-            let d = measured(&gaussian(&deviations, &sensitivity, signed, 200, 7));
+            let d = measured(&gaussian(&deviations, &sensitivity, codes, 200, 7));
             let price = price.exp2();
             let freedom = Freedom { max_groups, ..JOINT };
             let plan = plan_site(&d, &Intervals::of(&d, freedom), 1, price, freedom);
@@ -392,13 +396,13 @@ mod tests {
         #[test]
         fn a_partition_never_takes_more_than_asked(bits in 0.4_f64..8.0, seed in 0_u64..50, macs in 0.0_f64..200.0) {
             let deviations: Vec<f64> = (0..12).map(|i| 2.0_f64.powi(-(i % 7))).collect();
-            let site = |signed, seed| measured(&gaussian(&deviations, &[1.0; 12], signed, 100, seed));
+            let site = |codes, seed| measured(&gaussian(&deviations, &[1.0; 12], codes, 100, seed));
             let transforms = vec![
-                Candidate { distortion: site(false, seed), macs_per_coefficient: 0.0 },
-                Candidate { distortion: site(true, seed + 1), macs_per_coefficient: 4.0 },
-                Candidate { distortion: site(true, seed + 3), macs_per_coefficient: 12.0 },
+                Candidate { distortion: site(Codes::Unsigned, seed), macs_per_coefficient: 0.0 },
+                Candidate { distortion: site(Codes::MidTread, seed + 1), macs_per_coefficient: 4.0 },
+                Candidate { distortion: site(Codes::MidRise, seed + 3), macs_per_coefficient: 12.0 },
             ];
-            let sites = [Candidates { positions: 16, transforms }, only(4, site(false, seed + 2))];
+            let sites = [Candidates { positions: 16, transforms }, only(4, site(Codes::Unsigned, seed + 2))];
             let values = 12.0 * 20.0;
             // The least that keeps one coefficient of each site is 0.2 bits here.
             let plan = partition(&sites, bits * values, JOINT, macs);
@@ -412,7 +416,7 @@ mod tests {
         #[test]
         fn what_dimension_reduction_drops_first_stays_dropped(kept in 0.2_f64..1.0, seed in 0_u64..20) {
             let deviations: Vec<f64> = (0..16).map(|i| 1.5_f64.powi(-i)).collect();
-            let site = |seed| only(8, measured(&gaussian(&deviations, &[1.0; 16], true, 100, seed)));
+            let site = |seed| only(8, measured(&gaussian(&deviations, &[1.0; 16], Codes::MidTread, 100, seed)));
             let sites = [site(seed), site(seed + 1)];
             let values = 2.0 * 16.0 * 8.0;
             let plan = partition_kept(&sites, kept, kept * values * 4.0, JOINT, f64::INFINITY);
@@ -431,7 +435,7 @@ mod tests {
         // Reverse water-filling: each factor 16 of variance is 2 bits. With one group a coefficient the measured plan
         // follows within one bit, which is what whole widths allow.
         let deviations = [16.0, 4.0, 1.0, 0.25];
-        let d = measured(&gaussian(&deviations, &[1.0; 4], true, 4_000, 11));
+        let d = measured(&gaussian(&deviations, &[1.0; 4], Codes::MidTread, 4_000, 11));
         let plan = partition(&[only(1, d)], 16.0, Freedom { max_groups: 4, ..JOINT }, f64::INFINITY);
         let bits = bits_of(&plan.sites[0].1);
         assert!(bits.windows(2).all(|w| w[0] >= w[1]), "{bits:?}");
@@ -442,7 +446,7 @@ mod tests {
     fn coefficients_that_carry_nothing_are_dropped() {
         let mut deviations = vec![1.0; 4];
         deviations.extend([1e-6; 12]);
-        let d = measured(&gaussian(&deviations, &[1.0; 16], true, 500, 13));
+        let d = measured(&gaussian(&deviations, &[1.0; 16], Codes::MidTread, 500, 13));
         let plan = partition(&[only(1, d)], 16.0, JOINT, f64::INFINITY);
         assert_eq!(bits_of(&plan.sites[0].1).iter().filter(|&&bits| bits == 0).count(), 12);
     }
@@ -450,7 +454,7 @@ mod tests {
     #[test]
     fn dimension_reduction_alone_has_one_width() {
         let deviations: Vec<f64> = (0..16).map(|i| 1.5_f64.powi(-i)).collect();
-        let d = measured(&gaussian(&deviations, &[1.0; 16], true, 500, 17));
+        let d = measured(&gaussian(&deviations, &[1.0; 16], Codes::MidTread, 500, 17));
         let freedom = Freedom { widths: Widths::OneOrDropped(8), max_groups: 2, ..JOINT };
         let plan = partition(&[only(1, d)], 32.0, freedom, f64::INFINITY);
         assert_eq!(bits_of(&plan.sites[0].1), [vec![8; 4], vec![0; 12]].concat());

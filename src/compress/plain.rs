@@ -17,7 +17,7 @@ use tch::{Tensor, no_grad};
 
 use super::codec::{Quantizers, SiteCodec};
 use super::transform::Transform;
-use crate::libtorch::{LibtorchError, Position};
+use crate::libtorch::{Codes, LibtorchError, Position};
 
 /// The codec of one site as plain numbers; float32 tensors on the run's device, without gradients.
 ///
@@ -78,9 +78,17 @@ impl SiteCodec {
     pub fn plain(&self, quantizers: &Quantizers) -> Result<PlainCodec, LibtorchError> {
         no_grad(|| {
             let (step, range) = self.per_column(quantizers)?;
-            // n = range/d is whole but for its last digit.
-            let high = range.f_div(&step)?.f_round()?;
-            let low = if self.signed { high.f_neg()? } else { high.f_zeros_like()? };
+            // n = range/d is whole, or a half beside a whole number, but for its last digit.
+            let levels = range.f_div(&step)?;
+            let high = match self.codes {
+                Codes::MidRise => levels.f_sub_scalar(0.5)?.f_round()?,
+                Codes::Unsigned | Codes::MidTread => levels.f_round()?,
+            };
+            let low = match self.codes {
+                Codes::Unsigned => high.f_zeros_like()?,
+                Codes::MidTread => high.f_neg()?,
+                Codes::MidRise => high.f_neg()?.f_sub_scalar(1.0)?,
+            };
             let transform = match (&self.transform, self.matrices()?) {
                 (Transform::Pca(pca), Some(matrices)) => Some(PlainTransform {
                     analysis: matrices.analysis.f_detach()?,
@@ -99,8 +107,8 @@ impl SiteCodec {
             Ok(PlainCodec {
                 position: self.position(),
                 transform,
+                offset: self.offset(&step)?.f_detach()?,
                 step: step.f_detach()?,
-                offset: self.offset().f_detach()?,
                 low,
                 high,
                 stored,
@@ -137,9 +145,9 @@ mod tests {
         }
     }
 
-    fn codec(transform: Transform, signed: bool) -> (SiteCodec, Quantizers) {
+    fn codec(transform: Transform, codes: Codes) -> (SiteCodec, Quantizers) {
         let groups = vec![vec![3, 0], vec![1], vec![4, 2]];
-        let codec = SiteCodec::new(site(), transform, signed, groups, 0, &[false, false, true], Device::Cpu).unwrap();
+        let codec = SiteCodec::new(site(), transform, codes, groups, 0, &[false, false, true], Device::Cpu).unwrap();
         let step = Tensor::from_slice(&[0.1_f32, 0.37, 1.0]);
         (codec, Quantizers { range: &step * Tensor::from_slice(&[7.0_f32, 1.0, 0.0]), step })
     }
@@ -166,10 +174,10 @@ mod tests {
     fn plain_numbers_give_the_codecs_own_codes_and_values() {
         let mean = || Tensor::from_slice(&[0.5_f32, 0.25, 0.75, 0.1, 0.9]);
         let cases = [
-            codec(Transform::None { mean: mean() }, false),
-            codec(Transform::None { mean: mean() }, true),
-            codec(pca(Position::Before), true),
-            codec(pca(Position::After), true),
+            codec(Transform::None { mean: mean() }, Codes::Unsigned),
+            codec(Transform::None { mean: mean() }, Codes::MidTread),
+            codec(pca(Position::Before), Codes::MidTread),
+            codec(pca(Position::After), Codes::MidTread),
         ];
         for (codec, quantizers) in cases {
             tch::manual_seed(2);

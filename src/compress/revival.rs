@@ -22,17 +22,18 @@ pub fn width(group: &GroupCost, gain: f64, price: f64) -> Option<u32> {
         let restored = 1.0 - (group.cost[bits as usize] / dropped).min(1.0);
         0.5 * gain * restored - price * group.values * f64::from(bits)
     };
-    let choices = widths(group.signed).filter(|&bits| bits > 0).map(|bits| (net(bits), bits));
+    let choices = widths(group.codes).filter(|&bits| bits > 0).map(|bits| (net(bits), bits));
     choices.filter(|&(net, _)| net > 0.0).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, bits)| bits)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::libtorch::Codes;
 
     fn group() -> GroupCost {
         let cost = (0..=8).map(|b| 0.25_f64.powi(b)).collect();
-        GroupCost { signed: false, values: 100.0, cost, macs: 0.0, anchor: false }
+        GroupCost { codes: Codes::Unsigned, values: 100.0, cost, macs: 0.0, anchor: false }
     }
 
     #[test]

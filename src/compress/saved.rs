@@ -6,7 +6,7 @@ use tch::{Device, Tensor, no_grad};
 use super::compressor::{Compressor, GroupStart, PlannedSite};
 use super::quantizer::MAX_BITS;
 use super::transform::{Block, Pca, Transform};
-use crate::libtorch::{LibtorchError, Position};
+use crate::libtorch::{Codes, LibtorchError, Position};
 use crate::model::Model;
 
 /// Everything but tensors that restores a [`Compressor`].
@@ -26,7 +26,7 @@ pub(super) struct SiteState {
     /// Transform and inverse were learned apart.
     #[serde(default)]
     apart: bool,
-    signed: bool,
+    codes: Codes,
     pub(super) groups: Vec<GroupStart>,
 }
 
@@ -108,7 +108,7 @@ impl Compressor {
                 placement: if codec.position() == Position::Before { "before" } else { "after" }.to_owned(),
                 block: pca.and_then(|pca| pca.block.as_ref()).map(|block| block.channels),
                 apart: pca.is_some_and(|pca| pca.inverse.is_some()),
-                signed: codec.signed,
+                codes: codec.codes,
                 groups: groups.collect(),
             });
         }
@@ -177,7 +177,7 @@ impl Compressor {
                 }
                 other => return Err(unknown("transform", other)),
             };
-            planned.push(PlannedSite { site, transform, signed: saved.signed, groups: saved.groups.clone() });
+            planned.push(PlannedSite { site, transform, codes: saved.codes, groups: saved.groups.clone() });
         }
         let count = planned.iter().map(|p| p.groups.len() as i64).sum();
         let mut compressor = Self::new(model, planned, device)?;

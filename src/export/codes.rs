@@ -126,10 +126,10 @@ fn layout(codec: &SiteCodec, now: &[GroupNow]) -> Result<SiteLayout, PackError> 
             bits => GroupLayout {
                 members,
                 step: now.step as f32,
-                offset: codec.code_offset() as f32,
-                levels: levels(bits, codec.signed) as u16,
+                offset: codec.code_offset(f64::from(now.step as f32)) as f32,
+                levels: levels(bits, codec.codes) as u16,
                 bits: bits as u8,
-                signed: codec.signed,
+                codes: codec.codes,
             },
         }
     });

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::compress::codec::SiteCodec;
 use crate::compress::compressor::GroupNow;
-use crate::libtorch::Position;
+use crate::libtorch::{Codes, Position};
 use crate::train::{OpenedRun, TrainError, stored_bits};
 
 /// The name that an export carries its metadata under.
@@ -69,8 +69,8 @@ pub struct SiteData {
     pub placement: String,
     /// Which half of the transform neighbouring layers do along: `forward`, `inverse` or `none`.
     pub folded: String,
-    /// Codes carry a sign.
-    pub signed: bool,
+    /// `unsigned` (from 0), `mid_tread` (as many on either side of 0) or `mid_rise` (one more below 0 than above).
+    pub codes: Codes,
     /// The groups, dropped ones included.
     pub groups: Vec<GroupData>,
 }
@@ -115,7 +115,7 @@ impl SiteData {
                 (true, false) => "inverse",
             }
             .to_owned(),
-            signed: codec.signed,
+            codes: codec.codes,
             groups: groups.iter().zip(&codec.groups).map(group).collect(),
         }
     }

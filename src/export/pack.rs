@@ -8,6 +8,7 @@ use super::codes::RunCodes;
 use super::container::kernels::{packed_bytes, reference};
 use super::container::{Coding, ContainerError, Entropy, Plan, Reader, StoredSite, Writer};
 use super::pack_error::PackError;
+use crate::libtorch::Codes;
 use crate::recipe::Override;
 use crate::report::{PackReport, PackedGroup, PackedSite, UnpackedSite, write_atomically_with};
 
@@ -142,7 +143,7 @@ fn read_back(run: &RunCodes, file: &mut File, path: &Path, entropies: &Entropies
 fn by_reference(site: &StoredSite, group: usize, payload: &[u8]) -> Option<Vec<i16>> {
     let layout = site.layout().groups.get(group).filter(|_| site.coding(group) == Some(Coding::Packed))?;
     let values = usize::try_from(site.values(group)?).unwrap_or(usize::MAX);
-    let bias = if layout.signed { 1_i16 << (layout.bits - 1) } else { 0 };
+    let bias = if layout.codes == Codes::Unsigned { 0 } else { 1_i16 << (layout.bits - 1) };
     let symbols = reference::unpack(payload, layout.bits, values);
     Some(symbols.into_iter().map(|symbol| i16::from(symbol) - bias).collect())
 }

@@ -4,7 +4,7 @@ use tch::Tensor;
 
 use super::error::LibtorchError;
 use super::ffi::{self, call};
-use super::quantize::Clamp;
+use super::quantize::{Clamp, Codes};
 
 /// What a codec is made of; all of one kind, on one device.
 #[derive(Debug)]
@@ -23,8 +23,8 @@ pub struct CodecParts<'a> {
     pub range: &'a Tensor,
     /// Offset of each coefficient: `[kept]`.
     pub offset: &'a Tensor,
-    /// Codes carry a sign.
-    pub signed: bool,
+    /// Which codes the coefficients get.
+    pub codes: Codes,
 }
 
 /// `f(Q(x·analysis + bias)·synthesis + mean)`, with the gradients of [`quantize`](super::quantize) and without one of `x`
@@ -55,7 +55,7 @@ fn run(x: &Tensor, parts: &CodecParts<'_>, activation: Clamp, fused: bool) -> Re
             parts.bias.as_ptr(),
             parts.synthesis.as_ptr(),
             parts.mean.as_ptr(),
-            parts.signed.into(),
+            parts.codes.as_int(),
             activation.low,
             activation.high,
             fused.into(),
@@ -80,7 +80,7 @@ mod tests {
         grad: Tensor,
         matrices: [Tensor; 4],
         quantizer: [Tensor; 3],
-        signed: bool,
+        codes: Codes,
     }
 
     const F: (Kind, Device) = (Kind::Float, Device::Cpu);
@@ -88,21 +88,22 @@ mod tests {
     /// Coefficients that keep off the ties of rounding and the bounds of the range, since float32 sums in another order may
     /// fall to the other side there: `x` is made from them. What a level is rounded by is a small difference of larger
     /// numbers, so steps are not small beside the means.
-    fn case(rows: i64, channels: i64, kept: i64, signed: bool, seed: i64) -> Case {
+    fn case(rows: i64, channels: i64, kept: i64, codes: Codes, seed: i64) -> Case {
         tch::manual_seed(seed);
         let (basis, _) = Tensor::linalg_qr(&Tensor::randn([channels, channels], F), "reduced");
         let analysis = basis.narrow(1, 0, kept).contiguous();
         let synthesis = analysis.transpose(0, 1).contiguous();
         let mean = Tensor::randn([channels], F) * 0.3;
         let step = Tensor::rand([kept], F) * 0.4 + 0.3;
-        let range = &step * Tensor::randint_low(1, 7, [kept], F);
-        let offset = if signed { Tensor::zeros([kept], F) } else { Tensor::randn([kept], F) * 0.3 };
-        let levels = Tensor::randint_low(-8, 9, [rows, kept], F) + (Tensor::rand([rows, kept], F) - 0.5) * 0.8;
+        let half = if codes == Codes::MidRise { 0.5 } else { 0.0 };
+        let range = &step * (Tensor::randint_low(1, 7, [kept], F) - half);
+        let offset = if codes == Codes::Unsigned { Tensor::randn([kept], F) * 0.3 } else { Tensor::zeros([kept], F) };
+        let levels = Tensor::randint_low(-8, 9, [rows, kept], F) + half + (Tensor::rand([rows, kept], F) - 0.5) * 0.8;
         let z = levels * &step + &offset;
         let x = z.matmul(&synthesis) + &mean;
         let bias = mean.unsqueeze(0).matmul(&analysis).squeeze_dim(0).neg();
         let grad = Tensor::randn([rows, channels], F);
-        Case { x, grad, matrices: [analysis, bias, synthesis, mean], quantizer: [step, range, offset], signed }
+        Case { x, grad, matrices: [analysis, bias, synthesis, mean], quantizer: [step, range, offset], codes }
     }
 
     /// The output, and the gradients of `x`, step and range.
@@ -112,7 +113,7 @@ mod tests {
         let (x, step, range) = (leaf(&case.x), leaf(&case.quantizer[0]), leaf(&case.quantizer[1]));
         let offset = &case.quantizer[2];
         let parts =
-            CodecParts { analysis, bias, synthesis, mean, step: &step, range: &range, offset, signed: case.signed };
+            CodecParts { analysis, bias, synthesis, mean, step: &step, range: &range, offset, codes: case.codes };
         let out = run(&x, &parts, activation, fused).unwrap();
         (&out * &case.grad).sum(Kind::Float).backward();
         [out.detach(), x.grad(), step.grad(), range.grad()]
@@ -132,11 +133,12 @@ mod tests {
         /// `rows` random terms comes to some √rows/5).
         #[test]
         fn one_pass_gives_what_the_parts_give(
-            rows in 1_i64..700, channels in 1_i64..70, share in 0.05_f64..1.0, signed: bool, clamps in 0_usize..3, seed in 0_i64..1000,
+            rows in 1_i64..700, channels in 1_i64..70, share in 0.05_f64..1.0, kind in 0_usize..3, clamps in 0_usize..3, seed in 0_i64..1000,
         ) {
             let kept = ((channels as f64 * share).ceil() as i64).clamp(1, channels);
             let activation = [Clamp::NONE, Clamp { low: 0.0, high: f64::INFINITY }, Clamp { low: 0.0, high: 0.5 }][clamps];
-            let case = case(rows, channels, kept, signed, seed);
+            let codes = [Codes::Unsigned, Codes::MidTread, Codes::MidRise][kind];
+            let case = case(rows, channels, kept, codes, seed);
             let fused = carried_out(&case, activation, true);
             let reference = carried_out(&case, activation, false);
             let sum = (rows as f64).sqrt() / 5.0;
@@ -149,7 +151,7 @@ mod tests {
 
     #[test]
     fn values_that_are_no_numbers_stay_where_they_are() {
-        let case = case(300, 8, 5, true, 1);
+        let case = case(300, 8, 5, Codes::MidTread, 1);
         let _ = case.x.get(7).get(3).fill_(f64::NAN);
         let _ = case.x.get(290).get(0).fill_(f64::INFINITY);
         let activation = Clamp { low: 0.0, high: f64::INFINITY };
@@ -162,7 +164,7 @@ mod tests {
 
     #[test]
     fn the_sums_do_not_depend_on_the_number_of_threads() {
-        let case = case(5000, 24, 20, true, 2);
+        let case = case(5000, 24, 20, Codes::MidRise, 2);
         let threads = tch::get_num_threads();
         let found: Vec<[Tensor; 4]> = [1, 2, 3]
             .map(|count| {
@@ -180,10 +182,10 @@ mod tests {
 
     #[test]
     fn shapes_that_do_not_fit_are_refused() {
-        let case = case(4, 6, 3, true, 3);
+        let case = case(4, 6, 3, Codes::MidTread, 3);
         let [analysis, bias, synthesis, mean] = &case.matrices;
         let [step, range, offset] = &case.quantizer;
-        let parts = CodecParts { analysis, bias, synthesis, mean, step, range, offset, signed: true };
+        let parts = CodecParts { analysis, bias, synthesis, mean, step, range, offset, codes: Codes::MidTread };
         let wide = Tensor::zeros([4, 7], F);
         let text = codec(&wide, &parts, Clamp::NONE).unwrap_err().to_string();
         assert!(text.contains("7 channels and 3 steps"), "{text}");

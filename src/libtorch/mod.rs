@@ -18,5 +18,5 @@ pub use codec::{CodecParts, codec};
 pub use error::LibtorchError;
 pub use listing::{Argument, Constant, Listing, Step, ValueKind, ValueType};
 pub use network::{Compute, Fold, Hooked, NamedTensor, Network, Observed, Position, RawSite, RawStored, Saved, Survey};
-pub use quantize::{Clamp, quantize};
+pub use quantize::{Clamp, Codes, quantize};
 pub use runtime::{cuda_devices, generator_state, peak_memory, set_deterministic, set_generator_state, version};

@@ -1,5 +1,8 @@
 //! The quantizer's forward and straight-through backward.
 
+use std::ffi::c_int;
+
+use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use super::error::LibtorchError;
@@ -19,8 +22,28 @@ impl Clamp {
     pub const NONE: Self = Self { low: f64::NEG_INFINITY, high: f64::INFINITY };
 }
 
-/// Uniform quantization `Q(z) = o + d · clamp(round((z − o)/d), low, n)` with `n = range/d`, and `low = −n` for signed
-/// coefficients, `0` for non-negative ones. A range of 0 drops the channel: its output is the offset `o`.
+/// Which codes a quantizer has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(i32)]
+pub enum Codes {
+    /// From 0 to n: for values that are not negative.
+    Unsigned,
+    /// From −n to n: 0 is a level of its own, and one code of a width is left unused.
+    MidTread,
+    /// 0 lies between two levels, half a step from either: all codes of a width are used, from `−2^(b−1)` to `2^(b−1) − 1`.
+    MidRise,
+}
+
+impl Codes {
+    pub(super) fn as_int(self) -> c_int {
+        self as c_int
+    }
+}
+
+/// Uniform quantization `Q(z) = o + d · clamp(round((z − o)/d), low, n)` with `n = range/d`, and `low = −n` for mid-tread
+/// codes, `0` for unsigned ones; for mid-rise ones `Q(z) = o + d · clamp(round((z − o)/d − ½) + ½, −n, n)`. A range of 0 drops
+/// the channel: its output is the offset `o`.
 ///
 /// Straight-through gradients (Uhlich et al., arXiv 1905.11452, eq. 3c): inside the range `∂Q/∂z = 1` and
 /// `∂Q/∂d = (Q(z) − z)/d`; outside `∂Q/∂z = 0` and `∂Q/∂range = sign(z)`. The offset gets none.
@@ -37,14 +60,14 @@ pub fn quantize(
     step: &Tensor,
     range: &Tensor,
     offset: &Tensor,
-    signed: bool,
+    codes: Codes,
     activation: Clamp,
 ) -> Result<Tensor, LibtorchError> {
     let mut out = std::ptr::null_mut();
     // SAFETY: all tensors are live; the result is handed over.
     call(|error| unsafe {
         let [z, step, range, offset] = [z, step, range, offset].map(|t| t.as_ptr());
-        ffi::dimbit_quantize(z, step, range, offset, signed.into(), activation.low, activation.high, &mut out, error)
+        ffi::dimbit_quantize(z, step, range, offset, codes.as_int(), activation.low, activation.high, &mut out, error)
     })
     .map_err(|reason| LibtorchError::Call { what: "quantize", reason })?;
     // SAFETY: set on success, owned by us.
@@ -70,7 +93,14 @@ mod tests {
         step: Vec<f64>,
         range: Vec<f64>,
         offset: Vec<f64>,
-        signed: bool,
+        codes: Codes,
+    }
+
+    const ALL: [Codes; 3] = [Codes::Unsigned, Codes::MidTread, Codes::MidRise];
+
+    /// What is added to whole levels, in steps.
+    fn half(codes: Codes) -> f64 {
+        if codes == Codes::MidRise { 0.5 } else { 0.0 }
     }
 
     #[derive(Debug, Clone, PartialEq)]
@@ -94,8 +124,9 @@ mod tests {
             let c = i % channels;
             let (d, q, o) = (case.step[c], case.range[c], case.offset[c]);
             let t = z - o;
-            let low = if case.signed { -q } else { 0.0 };
-            let rounded = d * (t / d).round_ties_even();
+            let low = if case.codes == Codes::Unsigned { 0.0 } else { -q };
+            let half = half(case.codes);
+            let rounded = d * ((t / d - half).round_ties_even() + half);
             found.out[i] = if rounded > q {
                 o + q
             } else if rounded < low {
@@ -106,7 +137,7 @@ mod tests {
             if t > q {
                 found.grad_range[c] += g;
             } else if t < low {
-                found.grad_range[c] -= if case.signed { g } else { 0.0 };
+                found.grad_range[c] -= if case.codes == Codes::Unsigned { 0.0 } else { g };
             } else {
                 found.grad_z[i] = g;
                 found.grad_step[c] += g * (rounded.clamp(low, q) - t) / d;
@@ -133,7 +164,7 @@ mod tests {
         let z = tensor(&case.z, &case.shape, kind).set_requires_grad(true);
         let [step, range, offset] = [&case.step, &case.range, &case.offset].map(|v| tensor(v, &channels, kind));
         let (step, range) = (step.set_requires_grad(true), range.set_requires_grad(true));
-        let out = quantize(&z, &step, &range, &offset, case.signed, Clamp::NONE).unwrap();
+        let out = quantize(&z, &step, &range, &offset, case.codes, Clamp::NONE).unwrap();
         assert_eq!((out.size(), out.kind()), (case.shape.clone(), kind));
         (&out * tensor(&case.grad, &case.shape, kind)).sum(kind).backward();
         Found {
@@ -157,7 +188,7 @@ mod tests {
 
     /// A case whose values keep a distance from where the rounding or the range decides, so that float32 and float64
     /// decide alike.
-    fn random_case(shape: Vec<i64>, signed: bool, seed: u64) -> Case {
+    fn random_case(shape: Vec<i64>, codes: Codes, seed: u64) -> Case {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let channels = shape[shape.len() - 1] as usize;
         let count: usize = shape.iter().map(|&n| n as usize).product();
@@ -174,7 +205,7 @@ mod tests {
             .map(|i| {
                 let c = i % channels.max(1);
                 loop {
-                    let t = step[c] * (draw(-20.0, 20.0).round() + draw(-0.45, 0.45));
+                    let t = step[c] * (draw(-20.0, 20.0).round() + half(codes) + draw(-0.45, 0.45));
                     if (t.abs() - range[c]).abs() > 1e-3 * step[c] && t.abs() > 1e-3 * step[c] {
                         break offset[c] + t;
                     }
@@ -182,7 +213,7 @@ mod tests {
             })
             .collect();
         let grad = (0..count).map(|_| draw(-1.0, 1.0)).collect();
-        Case { shape, z, grad, step, range, offset, signed }
+        Case { shape, z, grad, step, range, offset, codes }
     }
 
     fn shapes() -> impl Strategy<Value = Vec<i64>> {
@@ -198,8 +229,8 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn both_paths_follow_the_formulas(shape in shapes(), signed: bool, seed: u64) {
-            let case = random_case(shape, signed, seed);
+        fn both_paths_follow_the_formulas(shape in shapes(), codes in prop::sample::select(&ALL), seed: u64) {
+            let case = random_case(shape, codes, seed);
             let terms = case.z.len() as f64;
             let expected = closed_form(&case);
             // In float64 only the order of sums and t·(1/d) for t/d differ.
@@ -210,8 +241,8 @@ mod tests {
         }
 
         #[test]
-        fn the_kernel_agrees_with_the_reference(shape in shapes(), signed: bool, seed: u64) {
-            let case = random_case(shape, signed, seed);
+        fn the_kernel_agrees_with_the_reference(shape in shapes(), codes in prop::sample::select(&ALL), seed: u64) {
+            let case = random_case(shape, codes, seed);
             let terms = case.z.len() as f64;
             let (kernel, reference) = (measured(&case, Kind::Float), measured(&case, Kind::Double));
             assert_close(&kernel, &reference, 9.0 * 4.0 * 2_f64.powi(-24), 2e-5 * terms);
@@ -219,7 +250,7 @@ mod tests {
     }
 
     /// One channel in float32-exact numbers, so that both paths meet rounding and range exactly.
-    fn exact(z: &[f64], step: f64, range: f64, offset: f64, signed: bool) -> Case {
+    fn exact(z: &[f64], step: f64, range: f64, offset: f64, codes: Codes) -> Case {
         Case {
             shape: vec![z.len() as i64, 1],
             z: z.to_vec(),
@@ -227,7 +258,7 @@ mod tests {
             step: vec![step],
             range: vec![range],
             offset: vec![offset],
-            signed,
+            codes,
         }
     }
 
@@ -235,12 +266,12 @@ mod tests {
     fn at_the_edges_both_paths_follow_the_formulas_exactly() {
         let edges =
             [-4.0, -3.25, -3.0, -2.75, -0.75, -0.5, -0.25, -0.0, 0.0, 0.25, 0.5, 0.75, 1.25, 2.75, 3.0, 3.25, 4.0];
-        for signed in [false, true] {
+        for codes in ALL {
             for offset in [0.0, -0.5, 2.0] {
                 // n = 6, n = 5.5 (no whole number), n = 1, n below a half, and a dropped channel.
                 for range in [3.0, 2.75, 0.5, 0.125, 0.0] {
                     let z = edges.map(|t| t + offset);
-                    let case = exact(&z, 0.5, range, offset, signed);
+                    let case = exact(&z, 0.5, range, offset, codes);
                     let expected = closed_form(&case);
                     for kind in [Kind::Float, Kind::Double] {
                         assert_close(&measured(&case, kind), &expected, 0.0, 0.0);
@@ -255,8 +286,8 @@ mod tests {
     fn cuda_follows_the_same_formulas() {
         let random = [vec![2, 3, 5], vec![64, 7], vec![1, 300], vec![4, 12, 12, 64], vec![0, 3]];
         for (seed, shape) in (0..).zip(random) {
-            for signed in [false, true] {
-                let case = random_case(shape.clone(), signed, seed);
+            for codes in ALL {
+                let case = random_case(shape.clone(), codes, seed);
                 let terms = case.z.len() as f64;
                 let found = measured_on(&case, Kind::Float, Device::Cuda(0));
                 // The tolerances of `both_paths_follow_the_formulas`.
@@ -264,8 +295,10 @@ mod tests {
             }
         }
         let edges = [-3.25, -3.0, -2.75, -0.75, -0.25, -0.0, 0.0, 0.25, 0.75, 2.75, 3.0, 3.25, f64::INFINITY, f64::NAN];
-        for (signed, range) in [(false, 3.0), (true, 3.0), (true, 2.75), (true, 0.0)] {
-            let case = exact(&edges, 0.5, range, 0.25, signed);
+        let (unsigned, tread, rise) = (Codes::Unsigned, Codes::MidTread, Codes::MidRise);
+        for (codes, range) in [(unsigned, 3.0), (tread, 3.0), (tread, 2.75), (tread, 0.0), (rise, 3.25), (rise, 0.125)]
+        {
+            let case = exact(&edges, 0.5, range, 0.25, codes);
             let (found, on_cpu) = (measured_on(&case, Kind::Float, Device::Cuda(0)), measured(&case, Kind::Float));
             assert_close(&found, &on_cpu, 0.0, 0.0);
         }
@@ -274,7 +307,7 @@ mod tests {
     #[test]
     fn numbers_that_a_reader_can_check() {
         // d = 0.5, range 1 (n = 2), offset 0: halves round to even, and what lies at the range is inside.
-        let case = exact(&[0.3, 0.25, 0.75, 1.0, 1.1, -0.3, -7.0], 0.5, 1.0, 0.0, true);
+        let case = exact(&[0.3, 0.25, 0.75, 1.0, 1.1, -0.3, -7.0], 0.5, 1.0, 0.0, Codes::MidTread);
         let found = measured(&case, Kind::Double);
         assert_eq!(found.out, [0.5, 0.0, 1.0, 1.0, 1.0, -0.5, -1.0]);
         assert_eq!(found.grad_z, [1.0, 2.0, 3.0, 4.0, 0.0, 6.0, 0.0]);
@@ -282,16 +315,22 @@ mod tests {
         // Σ g · (Q − z)/d over the first four and the sixth.
         let expected = 1.0 * 0.4 + 2.0 * -0.5 + 3.0 * 0.5 + 0.0 + 6.0 * -0.4;
         assert!((found.grad_step[0] - expected).abs() < 1e-12);
-        let unsigned = measured(&Case { signed: false, ..case }, Kind::Double);
+        let unsigned = measured(&Case { codes: Codes::Unsigned, ..case }, Kind::Double);
         assert_eq!(unsigned.out, [0.5, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0]);
         assert_eq!(unsigned.grad_range, [5.0], "below zero the range has no say");
+        // Four levels in two bits, ±¼ and ±¾; a value of 0 lies on the boundary of the inner ones, and rounds up.
+        let rise = exact(&[0.3, 0.5, -0.1, 0.0, -0.7, 0.8, -9.0], 0.5, 0.75, 0.0, Codes::MidRise);
+        let found = measured(&rise, Kind::Double);
+        assert_eq!(found.out, [0.25, 0.25, -0.25, 0.25, -0.75, 0.75, -0.75]);
+        assert_eq!(found.grad_z, [1.0, 2.0, 3.0, 4.0, 5.0, 0.0, 0.0]);
+        assert_eq!(found.grad_range, [6.0 - 7.0]);
     }
 
     #[test]
     fn a_dropped_channel_gives_its_offset() {
         for kind in [Kind::Float, Kind::Double] {
-            for signed in [false, true] {
-                let case = exact(&[-9.0, 0.0, 0.75, 2.0, 9.0], 0.25, 0.0, 0.75, signed);
+            for codes in ALL {
+                let case = exact(&[-9.0, 0.0, 0.75, 2.0, 9.0], 0.25, 0.0, 0.75, codes);
                 assert_eq!(measured(&case, kind).out, [0.75; 5]);
             }
         }
@@ -302,8 +341,8 @@ mod tests {
         // Out there the quantizer is differentiable: it is offset ± range. (Inside it is a staircase, and the gradients
         // are straight-through ones.)
         const H: f64 = 1e-6;
-        for signed in [false, true] {
-            let case = exact(&[2.1, 5.0, -2.2, -8.0, 3.3], 0.3, 1.9, 0.1, signed);
+        for codes in ALL {
+            let case = exact(&[2.1, 5.0, -2.2, -8.0, 3.3], 0.3, 1.9, 0.1, codes);
             let loss = |case: &Case| {
                 let out = measured(case, Kind::Double).out;
                 out.iter().zip(&case.grad).map(|(o, g)| o * g).sum::<f64>()
@@ -328,7 +367,7 @@ mod tests {
     #[test]
     fn many_rows_sum_up_accurately() {
         // The stem of a network at 224 pixels: 25,088 terms a channel, in both paths.
-        let case = random_case(vec![2, 112, 112, 2], true, 5);
+        let case = random_case(vec![2, 112, 112, 2], Codes::MidRise, 5);
         let case = Case { grad: case.grad.iter().map(|g| g.abs()).collect(), ..case };
         let (kernel, reference) = (measured(&case, Kind::Float), measured(&case, Kind::Double));
         // A term is right to about 16 · 2⁻²³, and such errors have no preferred sign; sums are of 64 terms in float32.
@@ -344,7 +383,7 @@ mod tests {
         let threads = tch::get_num_threads();
         // Fewer strips than blocks, several strips a block (with a rest), and long rows.
         for shape in [vec![3, 30, 40, 24], vec![90_001, 37], vec![700, 1280]] {
-            let case = random_case(shape, true, 3);
+            let case = random_case(shape, Codes::MidTread, 3);
             // The setting is this thread's own.
             let [one, two] = [1, 2].map(|threads| {
                 tch::set_num_threads(threads);
@@ -358,17 +397,17 @@ mod tests {
     #[test]
     fn what_is_not_finite_stays_visible_and_does_no_other_harm() {
         let z = [f64::INFINITY, f64::NEG_INFINITY, 0.3, f64::MAX, 1e30, -1e30];
-        for signed in [false, true] {
-            let case = exact(&z, 0.5, 1.0, 0.25, signed);
+        for codes in [Codes::Unsigned, Codes::MidTread] {
+            let case = exact(&z, 0.5, 1.0, 0.25, codes);
             for kind in [Kind::Float, Kind::Double] {
                 let found = measured(&case, kind);
-                let low = if signed { -0.75 } else { 0.25 };
+                let low = if codes == Codes::MidTread { -0.75 } else { 0.25 };
                 assert_eq!(found.out, [1.25, low, 0.25, 1.25, 1.25, low]);
                 assert_eq!(found.grad_z, [0.0, 0.0, 3.0, 0.0, 0.0, 0.0]);
                 assert!(found.grad_step[0].is_finite() && found.grad_range[0].is_finite());
             }
             // Codes can't hold a NaN, but hiding it would hide that the training has diverged.
-            let case = exact(&[0.3, f64::NAN, 0.8], 0.5, 1.0, 0.25, signed);
+            let case = exact(&[0.3, f64::NAN, 0.8], 0.5, 1.0, 0.25, codes);
             for kind in [Kind::Float, Kind::Double] {
                 let found = measured(&case, kind);
                 assert_eq!((found.out[0], found.out[2]), (0.25, 0.75));
@@ -381,7 +420,7 @@ mod tests {
     #[test]
     fn the_layout_in_memory_makes_no_difference() {
         // `[batch, height, width, channels]`.
-        let case = random_case(vec![3, 5, 6, 4], true, 11);
+        let case = random_case(vec![3, 5, 6, 4], Codes::MidRise, 11);
         let expected = measured(&case, Kind::Float);
         let options = (Kind::Float, Device::Cpu);
         let plain = tensor(&case.z, &case.shape, Kind::Float);
@@ -396,7 +435,7 @@ mod tests {
             assert!(!z.is_contiguous());
             let z = z.detach().set_requires_grad(true);
             let [step, range] = [&case.step, &case.range].map(|v| gaps(v).detach().set_requires_grad(true));
-            let out = quantize(&z, &step, &range, &gaps(&case.offset), true, Clamp::NONE).unwrap();
+            let out = quantize(&z, &step, &range, &gaps(&case.offset), Codes::MidRise, Clamp::NONE).unwrap();
             // A gradient with gaps.
             let grad = tensor(&case.grad, &case.shape, Kind::Float).permute([3, 1, 2, 0]).contiguous();
             (out.permute([3, 1, 2, 0]) * grad).sum(Kind::Float).backward();
@@ -414,7 +453,7 @@ mod tests {
     fn nothing_in_is_nothing_out() {
         for kind in [Kind::Float, Kind::Double] {
             for shape in [vec![0, 2, 2, 3], vec![2, 0, 3], vec![0, 3], vec![2, 0]] {
-                let case = random_case(shape, true, 1);
+                let case = random_case(shape, Codes::MidTread, 1);
                 let found = measured(&case, kind);
                 assert_eq!((found.out.len(), found.grad_step), (0, vec![0.0; case.step.len()]));
             }
@@ -435,10 +474,10 @@ mod tests {
                     let [step, range] = [&step, &range].map(|t| t.to_kind(kind).copy().set_requires_grad(true));
                     let offset = offset.to_kind(kind);
                     let out = if together {
-                        quantize(&z, &step, &range, &offset, true, clamp)
+                        quantize(&z, &step, &range, &offset, Codes::MidTread, clamp)
                     } else {
                         let in_front = if clamp.high.is_finite() { z.clamp(clamp.low, clamp.high) } else { z.relu() };
-                        quantize(&in_front, &step, &range, &offset, true, Clamp::NONE)
+                        quantize(&in_front, &step, &range, &offset, Codes::MidTread, Clamp::NONE)
                     };
                     let out = out.unwrap();
                     (&out * &out).sum(kind).backward();
@@ -459,7 +498,7 @@ mod tests {
         let ones = |shape: &[i64]| Tensor::ones(shape, (Kind::Float, Device::Cpu));
         let three = ones(&[3]);
         let refused = |z: &[i64], step: &Tensor, range: &Tensor, offset: &Tensor| {
-            let error = quantize(&ones(z), step, range, offset, true, Clamp::NONE).unwrap_err().to_string();
+            let error = quantize(&ones(z), step, range, offset, Codes::MidTread, Clamp::NONE).unwrap_err().to_string();
             assert!(error.contains("quantize") && !error.contains("frame #"), "{error}");
         };
         refused(&[3], &three, &three, &three);

@@ -59,8 +59,8 @@ pub use schema::schema;
 pub use shipped::{NotShipped, SCHEMA_FILE, SHIPPED, Shipped};
 pub use sites::{SitePattern, SitePatterns, UnmatchedPattern};
 pub use stage::{
-    BasisLearning, BatchNorm, CalibrateStage, FinetuneStage, InitialRanges, PartitionRule, Placement, Retraining,
-    SaveActivations, SearchStage, Stage, TrainStage, Transform,
+    BasisLearning, BatchNorm, CalibrateStage, ComponentCodes, FinetuneStage, InitialRanges, PartitionRule, Placement,
+    Retraining, SaveActivations, SearchStage, Stage, TrainStage, Transform,
 };
 pub use values::{Device, InputShape, Length, Portion, ValueError};
 

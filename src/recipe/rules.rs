@@ -6,7 +6,7 @@ use super::document::Node;
 use super::findings::Problem;
 use super::language::Data;
 use super::photographs::Photographs;
-use super::stage::{BasisLearning, CalibrateStage, PartitionRule, Stage, Transform};
+use super::stage::{BasisLearning, CalibrateStage, ComponentCodes, PartitionRule, Stage, Transform};
 use super::values::InputShape;
 
 /// Every finding about order and relations, beyond those about the `form`.
@@ -54,9 +54,14 @@ pub(super) fn check(root: &Node, form: &[Problem]) -> Vec<Problem> {
             (Stage::Search(search), Some(kept)) => less_than_kept(kept, search.target_bits),
             _ => relation(&stage),
         };
-        if let Stage::Calibrate(CalibrateStage { kept: Some(share), transform, .. }) = &stage {
-            // Principal components have signed codes; of the rest, those behind a ReLU have none.
-            kept = Some((*share, if *transform == Transform::Auto { 1.0 } else { 2.0 }));
+        if let Stage::Calibrate(CalibrateStage { kept: Some(share), transform, codes, .. }) = &stage {
+            // Mid-tread codes take two bits at least. Principal components may have them, and so has what stands behind a
+            // function that has no least value.
+            let least = match (transform, codes) {
+                (Transform::Auto, _) | (Transform::Pca | Transform::Block, ComponentCodes::MidRise) => 1.0,
+                _ => 2.0,
+            };
+            kept = Some((*share, least));
         }
         if let Some((key, code, message, help)) = found {
             let path = format!("{path}.{key}");
@@ -235,11 +240,11 @@ fn calibration(stage: &CalibrateStage) -> Option<Relation> {
                 "with more groups (`max_groups`, `partition: automatic`) less of a site has to be kept",
             )
         }
-        CalibrateStage { bits: Some(1), .. } if !plain => say(
+        CalibrateStage { bits: Some(1), codes: ComponentCodes::MidTread, .. } if !plain => say(
             "bits",
             "contradiction",
-            "principal components can't have 1 bit: their codes carry a sign".into(),
-            "take at least 2 bits, or `transform: none`",
+            "principal components can't have 1 bit: mid-tread codes have 0 and as many levels on either side".into(),
+            "take at least 2 bits, `codes: mid_rise`, or `transform: none`",
         ),
         CalibrateStage { bits: Some(_), target_bits: None, .. } if !plain => say(
             "bits",

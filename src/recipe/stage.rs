@@ -105,9 +105,11 @@ pub struct CalibrateStage {
     pub max_groups: usize,
     /// How the boundaries between groups are found. Default: `automatic`.
     pub partition: PartitionRule,
+    /// Which codes principal components get. Default: `mid_rise`.
+    pub codes: ComponentCodes,
     /// How the quantizers' first ranges are found. Default: `mse`.
     pub initial_ranges: InitialRanges,
-    /// One fixed width in bits, from 1 to 8, for everything that is kept; no search follows. Codes with a sign, those of an
+    /// One fixed width in bits, from 1 to 8, for everything that is kept; no search follows. Mid-tread codes, as those of an
     /// activation function without a least value, take 2 bits at least. Default: none, widths are learned.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 8))]
@@ -150,6 +152,7 @@ impl Default for CalibrateStage {
             basis: BasisLearning::Fixed,
             max_groups: 8,
             partition: PartitionRule::Automatic,
+            codes: ComponentCodes::MidRise,
             initial_ranges: InitialRanges::Mse,
             bits: None,
             target_bits: None,
@@ -391,6 +394,17 @@ pub enum PartitionRule {
     EqualEnergy,
     /// `max_groups` groups of the same number of coefficients.
     EqualSize,
+}
+
+/// Which codes principal components get. They have a sign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ComponentCodes {
+    /// An even number of levels on both sides of 0, which lies between two: all codes of a width, from 1 bit.
+    #[default]
+    MidRise,
+    /// 0 is a level, with as many on either side: one code of a width stays unused, from 2 bits.
+    MidTread,
 }
 
 /// How the quantizers' first ranges are found.

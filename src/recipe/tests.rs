@@ -212,12 +212,12 @@ fn calibrations_that_contradict_themselves_are_found() {
         ("bits: 8, kept: 0.5", "", "contradiction", "kept"),
         ("bits: 8, target_bits: 2, max_groups: 1", "", "unreachable-target", "target_bits"),
         ("bits: 8, target_bits: 1.9, max_groups: 4, partition: equal_size", "", "unreachable-target", "target_bits"),
-        ("bits: 1, target_bits: 1", "", "contradiction", "bits"),
+        ("bits: 1, target_bits: 1, codes: mid_tread", "", "contradiction", "bits"),
         ("bits: 4", "", "contradiction", "bits"),
         ("bits: 8, target_bits: 2, transform: none", "", "contradiction", "target_bits"),
         ("kept: 0.5, transform: none", search, "contradiction", "kept"),
         ("basis: tied, transform: none", search, "contradiction", "basis"),
-        ("kept: 0.6, transform: pca", search, "unreachable-target", "target_bits"),
+        ("kept: 0.6, transform: pca, codes: mid_tread", search, "unreachable-target", "target_bits"),
         ("bits: 4, transform: none, max_groups: 1", search, "stage-order", "stage"),
     ] {
         let stages = format!("{{stage: calibrate, {calibrate}}}{search}");

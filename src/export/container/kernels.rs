@@ -10,7 +10,7 @@ pub(super) const BLOCK: usize = 8192;
 /// Codes of a group and their distance from symbols: `symbol = code + bias`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Range {
-    /// `2^(bits−1)` with a sign, 0 without.
+    /// `2^(bits−1)`; 0 of unsigned codes.
     pub bias: i16,
     /// Least code.
     pub least: i16,

@@ -30,9 +30,9 @@
 //! | per group: 4 | members | H |
 //! | 4 | step | S |
 //! | 4 | offset: value = offset + step · code | S |
-//! | 2 | levels `n`: codes reach from −n (0 without a sign) to n | S |
+//! | 2 | levels `n`: codes reach from 0, −n or −n − 1, by their kind, to n | S |
 //! | 1 | width in bits, 0 to 8 | S |
-//! | 1 | 1 if codes carry a sign | S |
+//! | 1 | kind of codes: 0 unsigned, 1 mid-tread (from −n), 2 mid-rise (from −n − 1) | S |
 //! | 1 | coding: 0 dropped, 1 packed, 2 entropy-coded | H |
 //! | 8 | bytes of its payload | H |
 //! | 2 or 4 each | members: channels, or coefficients behind a transform | S |
@@ -46,7 +46,7 @@
 //! Nothing lies between the parts, so each offset is a sum of lengths. CRC-32 is the one of IEEE 802.3 (zlib's, PNG's),
 //! over all bytes of the part before it.
 //!
-//! **Symbols.** A code is stored in offset binary: `symbol = code + 2^(bits−1)` with a sign, `symbol = code` without.
+//! **Symbols.** A code is stored in offset binary: `symbol = code` if it is unsigned, else `symbol = code + 2^(bits−1)`.
 //!
 //! **Packed payload.** Symbols in the order `[images, positions, members]` (members vary fastest) form one string of bits:
 //! symbol `i` is bits `i·bits` to `(i+1)·bits − 1`, its lowest bit first; bit `k` of the string is bit `k mod 8` (lowest
@@ -59,6 +59,8 @@ use std::ops::{Add, AddAssign};
 
 use super::error::LayoutFault;
 use super::kernels::Range;
+use crate::compress::quantizer::least_bits;
+use crate::libtorch::Codes;
 
 /// The first bytes of a container. Its last two show a transfer in text mode.
 pub const MAGIC: [u8; 8] = *b"dimbit\x1a\n";
@@ -103,38 +105,42 @@ pub struct GroupLayout {
     pub step: f32,
     /// Value of code 0.
     pub offset: f32,
-    /// Largest code `n`; codes reach from −n (0 without a sign) to n. 0 if dropped.
+    /// Largest code `n`; codes reach from 0 (unsigned), −n (mid-tread) or −n − 1 (mid-rise) to n. 0 if dropped.
     pub levels: u16,
     /// Width of a code, 1 to 8; 0 if dropped.
     pub bits: u8,
-    /// Codes carry a sign.
-    pub signed: bool,
+    /// Which codes the group has.
+    pub codes: Codes,
 }
 
 impl GroupLayout {
     /// A group without codes.
     pub fn dropped(members: Vec<u32>) -> Self {
-        Self { members, step: 0.0, offset: 0.0, levels: 0, bits: 0, signed: false }
+        Self { members, step: 0.0, offset: 0.0, levels: 0, bits: 0, codes: Codes::Unsigned }
     }
 
     pub(super) fn range(&self) -> Range {
         // Levels were checked to be 255 at most.
         let most = i16::try_from(self.levels).unwrap_or(i16::MAX);
-        if self.signed {
-            Range { bias: 1 << (self.bits.max(1) - 1), least: -most, most }
-        } else {
-            Range { bias: 0, least: 0, most }
+        let bias = 1 << (self.bits.max(1) - 1);
+        match self.codes {
+            Codes::Unsigned => Range { bias: 0, least: 0, most },
+            Codes::MidTread => Range { bias, least: -most, most },
+            Codes::MidRise => Range { bias, least: -most - 1, most },
         }
     }
 
     fn check(&self, channels: u32) -> Result<(), LayoutFault> {
-        let least_bits = if self.signed { 2 } else { 1 };
+        let least_bits = least_bits(self.codes) as u8;
         if self.bits > MAX_BITS || (self.bits != 0 && self.bits < least_bits) {
             return Err(LayoutFault::Width { bits: self.bits, least: least_bits });
         }
         let dropped = self.bits == 0;
-        let most = if dropped { 0 } else { (1_u16 << (self.bits - u8::from(self.signed))) - 1 };
-        if self.levels > most || (self.levels == 0 && !dropped) {
+        let signed = self.codes != Codes::Unsigned;
+        let most = if dropped { 0 } else { (1_u16 << (self.bits - u8::from(signed))) - 1 };
+        // Of mid-rise codes of one bit, −1 and 0, the largest is 0.
+        let none = self.levels == 0 && !(dropped || self.codes == Codes::MidRise);
+        if self.levels > most || none {
             return Err(LayoutFault::Levels { levels: self.levels, bits: self.bits, most });
         }
         if !(self.step.is_finite() && (self.step > 0.0 || (dropped && self.step == 0.0))) {

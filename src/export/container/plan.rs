@@ -62,7 +62,7 @@ impl StoredSite {
         let members = self.layout.groups.get(group)?.members.len() as u64;
         Some(Sizes {
             payload_bytes: stored.bytes,
-            // Step, offset, levels, width, sign and members.
+            // Step, offset, levels, width, kind of codes and members.
             side_information_bytes: 4 + 4 + 2 + 1 + 1 + members * if self.layout.wide_members() { 4 } else { 2 },
             // Number of members, coding, bytes of the payload; its checksum.
             header_bytes: 4 + 1 + 8 + stored.payload_part() - stored.bytes,

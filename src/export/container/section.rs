@@ -6,10 +6,19 @@ use super::input::Input;
 use super::kernels::packed_bytes;
 use super::layout::{Coding, GroupLayout, Placement, SiteLayout};
 use super::plan::{Stored, StoredSite};
+use crate::libtorch::Codes;
 
 const MEANS: u8 = 1;
 const BASIS: u8 = 2;
 const WIDE_MEMBERS: u8 = 4;
+
+fn codes_byte(codes: Codes) -> u8 {
+    match codes {
+        Codes::Unsigned => 0,
+        Codes::MidTread => 1,
+        Codes::MidRise => 2,
+    }
+}
 
 /// The description of a site, with its checksum. Counts fit their fields: the plan has checked them.
 pub(super) fn encode(site: &StoredSite) -> Vec<u8> {
@@ -33,7 +42,7 @@ pub(super) fn encode(site: &StoredSite) -> Vec<u8> {
         bytes.extend(group.step.to_le_bytes());
         bytes.extend(group.offset.to_le_bytes());
         bytes.extend(group.levels.to_le_bytes());
-        bytes.extend([group.bits, u8::from(group.signed)]);
+        bytes.extend([group.bits, codes_byte(group.codes)]);
         bytes.push(match stored.coding {
             Coding::Dropped => 0,
             Coding::Packed => 1,
@@ -119,10 +128,11 @@ fn decode_group(input: &mut Input, wide: bool) -> Result<(GroupLayout, (Coding, 
     let (step, offset) = (input.f32()?, input.f32()?);
     let levels = input.u16()?;
     let bits = input.u8()?;
-    let signed = match input.u8()? {
-        0 => false,
-        1 => true,
-        found => return Err(input.refuse(1, "the sign", found.into(), "0 or 1")),
+    let codes = match input.u8()? {
+        0 => Codes::Unsigned,
+        1 => Codes::MidTread,
+        2 => Codes::MidRise,
+        found => return Err(input.refuse(1, "the kind of codes", found.into(), "0, 1 or 2")),
     };
     let coding = match (input.u8()?, bits) {
         (0, 0) => Coding::Dropped,
@@ -137,7 +147,7 @@ fn decode_group(input: &mut Input, wide: bool) -> Result<(GroupLayout, (Coding, 
     } else {
         input.list(count.into(), |member| u32::from(u16::from_le_bytes(member)))?
     };
-    Ok((GroupLayout { members, step, offset, levels, bits, signed }, (coding, bytes)))
+    Ok((GroupLayout { members, step, offset, levels, bits, codes }, (coding, bytes)))
 }
 
 impl StoredSite {

@@ -2,12 +2,13 @@ use proptest::prelude::*;
 
 use super::kernels::packed_bytes;
 use super::*;
+use crate::libtorch::Codes;
 
 mod damage;
 
-fn group(members: &[u32], bits: u8, signed: bool) -> GroupLayout {
-    let levels = (1 << (bits - u8::from(signed))) - 1;
-    GroupLayout { members: members.to_vec(), step: 0.25, offset: -0.5, levels, bits, signed }
+fn group(members: &[u32], bits: u8, codes: Codes) -> GroupLayout {
+    let levels = (1 << (bits - u8::from(codes != Codes::Unsigned))) - 1;
+    GroupLayout { members: members.to_vec(), step: 0.25, offset: -0.5, levels, bits, codes }
 }
 
 /// A site without a transform: unsigned codes of 1 and 3 bits and a dropped group.
@@ -19,7 +20,11 @@ fn plain() -> SiteLayout {
         placement: Placement::After,
         means: vec![0.5, 1.0, 1.5, 2.0],
         basis: vec![],
-        groups: vec![group(&[3, 0], 3, false), GroupLayout::dropped(vec![1]), group(&[2], 1, false)],
+        groups: vec![
+            group(&[3, 0], 3, Codes::Unsigned),
+            GroupLayout::dropped(vec![1]),
+            group(&[2], 1, Codes::Unsigned),
+        ],
     }
 }
 
@@ -32,7 +37,7 @@ fn pca() -> SiteLayout {
         placement: Placement::Before,
         means: vec![],
         basis: vec![0.6, 0.8, 0.0, -0.8, 0.6, 0.0],
-        groups: vec![group(&[0, 1], 4, true), GroupLayout::dropped(vec![2])],
+        groups: vec![group(&[0, 1], 4, Codes::MidTread), GroupLayout::dropped(vec![2])],
     }
 }
 
@@ -218,7 +223,7 @@ fn descriptions_that_make_no_sense_are_refused() {
         "site `features.0`, group 2: the width is 9 bits, it must be 0 (dropped) or 1 to 8"
     );
     assert_eq!(
-        fault(&|site| site.groups[2].signed = true),
+        fault(&|site| site.groups[2].codes = Codes::MidTread),
         "site `features.0`, group 2: the width is 1 bits, it must be 0 (dropped) or 2 to 8"
     );
     assert!(
@@ -249,7 +254,12 @@ fn floats_must_be_whole() {
 
 #[test]
 fn members_beyond_two_bytes_take_four() {
-    let site = SiteLayout { shape: vec![70_000], means: vec![], groups: vec![group(&[69_999, 3], 5, true)], ..plain() };
+    let site = SiteLayout {
+        shape: vec![70_000],
+        means: vec![],
+        groups: vec![group(&[69_999, 3], 5, Codes::MidTread)],
+        ..plain()
+    };
     let plan = Plan::new(vec![site], 1).unwrap();
     assert_eq!(plan.sites()[0].group_sizes(0).unwrap().side_information_bytes, 12 + 8);
     let bytes = write(&plan, |_, _| vec![-15, 15]);
@@ -257,19 +267,20 @@ fn members_beyond_two_bytes_take_four() {
     assert_eq!(Reader::from_bytes(&bytes).unwrap().site(0).unwrap(), &plan.sites()[0]);
 }
 
-/// Members of a site dealt to groups of random widths and signs.
+/// Members of a site dealt to groups of random widths and kinds of codes.
 fn any_site(number: usize) -> impl Strategy<Value = SiteLayout> {
-    let kinds = prop::collection::vec((0_u8..=8, any::<bool>(), 0.001_f32..10.0), 1..5);
+    let kinds = prop::collection::vec((0_u8..=8, 0_usize..3, 0.001_f32..10.0), 1..5);
     let dealt = (1_usize..12).prop_flat_map(|channels| prop::collection::vec(0_usize..5, channels));
     (kinds, dealt, prop::collection::vec(1_u32..5, 0..3), any::<(bool, bool, bool)>()).prop_map(
         move |(kinds, dealt, positions, (before, means, basis))| {
-            let groups = kinds.iter().enumerate().map(|(g, &(bits, signed, step))| {
+            let groups = kinds.iter().enumerate().map(|(g, &(bits, kind, step))| {
+                let codes = [Codes::Unsigned, Codes::MidTread, Codes::MidRise][kind];
                 let members = (0..dealt.len()).filter(|&m| dealt[m] == g).map(|m| m as u32).rev().collect();
-                let bits = if bits == 1 && signed { 2 } else { bits };
-                let most = if bits == 0 { 0 } else { (1_u16 << (bits - u8::from(signed))) - 1 };
+                let bits = if bits == 1 && codes == Codes::MidTread { 2 } else { bits };
+                let most = if bits == 0 { 0 } else { (1_u16 << (bits - u8::from(codes != Codes::Unsigned))) - 1 };
                 // Often not all levels of the width.
                 let levels = if dealt.len() % 2 == 0 { most } else { most.div_ceil(2) };
-                GroupLayout { members, step, offset: step - 1.0, levels, bits, signed }
+                GroupLayout { members, step, offset: step - 1.0, levels, bits, codes }
             });
             let mut site = SiteLayout {
                 name: format!("site.{number}"),

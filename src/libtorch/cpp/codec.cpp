@@ -49,11 +49,11 @@ void affine(const float* in, const float* matrix, const float* row, float* out, 
 // `[channels]`, `step`, `range`, `offset` `[kept]`.
 struct Parts {
   at::Tensor analysis, bias, synthesis, mean, step, range, offset;
-  bool is_signed;
+  Codes codes;
   Bounds bounds;
 
   // The quantizer's, which sees coefficients: `bounds` come behind the way back.
-  Lanes lanes() const { return Lanes(step, range, offset, is_signed, Bounds(-INFINITY, INFINITY)); }
+  Lanes lanes() const { return Lanes(step, range, offset, codes, Bounds(-INFINITY, INFINITY)); }
 };
 
 // The way back of `n` rows of quantized coefficients, with the activation function behind it.
@@ -139,7 +139,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_tiles(const at::Tensor& 
   const float* result = out.defined() ? out.const_data_ptr<float>() : nullptr;
   const float *to_x = back.const_data_ptr<float>(), *to_z = forth.const_data_ptr<float>();
   float* target = grad_x.mutable_data_ptr<float>();
-  const float below_sign = parts.is_signed ? -1.0f : 0.0f;
+  const float below_sign = sign_of(parts.codes);
   // Blocks of tiles follow from the shape alone: the same sums whatever the number of threads.
   const int64_t tile = rows_of_tile(channels), tiles = (rows + tile - 1) / tile;
   const int64_t per_block = (tiles + 127) / 128, blocks = (tiles + per_block - 1) / per_block;
@@ -171,16 +171,16 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_tiles(const at::Tensor& 
 struct InOnePass : torch::autograd::Function<InOnePass> {
   static at::Tensor forward(
       torch::autograd::AutogradContext* context, const at::Tensor& x, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset,
-      const at::Tensor& analysis, const at::Tensor& bias, const at::Tensor& synthesis, const at::Tensor& mean, bool is_signed, double low, double high,
+      const at::Tensor& analysis, const at::Tensor& bias, const at::Tensor& synthesis, const at::Tensor& mean, Codes codes, double low, double high,
       const PackedPointer& packed) {
     at::AutoDispatchBelowADInplaceOrView guard;
-    const Parts parts{analysis, bias, synthesis, mean, step, range, offset, is_signed, {low, high}};
+    const Parts parts{analysis, bias, synthesis, mean, step, range, offset, codes, {low, high}};
     const auto keep = KeptRoundings::empty({x.size(0), analysis.size(1)}, x.options());
     const at::Tensor out = forward_tiles(x, parts, keep, packed);
     // Unclamped, the result is not needed, and whoever comes next may write over it.
     const bool needs_out = parts.bounds.any() && !packed;
     context->save_for_backward({keep.high, keep.low, needs_out ? out : at::Tensor(), step, range, offset, analysis, synthesis});
-    context->saved_data["signed"] = is_signed;
+    context->saved_data["codes"] = static_cast<int64_t>(codes);
     context->saved_data["low"] = low;
     context->saved_data["high"] = high;
     save_packed(context, packed);
@@ -190,7 +190,7 @@ struct InOnePass : torch::autograd::Function<InOnePass> {
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list grads) {
     const auto saved = context->get_saved_variables();
     const at::Tensor none;
-    const Parts parts{saved[6], none, saved[7], none, saved[3], saved[4], saved[5], context->saved_data["signed"].toBool(),
+    const Parts parts{saved[6], none, saved[7], none, saved[3], saved[4], saved[5], static_cast<Codes>(context->saved_data["codes"].toInt()),
                       {context->saved_data["low"].toDouble(), context->saved_data["high"].toDouble()}};
     Packed* packed = saved_packed(context);
     const at::Tensor out = packed ? packed->values() : saved[2];
@@ -220,8 +220,8 @@ void check(
 // The same by ATen alone: the reference, and what every other type, device and CPU takes.
 at::Tensor by_parts(
     const at::Tensor& x, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, const at::Tensor& analysis, const at::Tensor& bias,
-    const at::Tensor& synthesis, const at::Tensor& mean, bool is_signed, double low, double high) {
-  const at::Tensor quantized = quantize(at::addmm(bias, x, analysis), step, range, offset, is_signed, -INFINITY, INFINITY);
+    const at::Tensor& synthesis, const at::Tensor& mean, Codes codes, double low, double high) {
+  const at::Tensor quantized = quantize(at::addmm(bias, x, analysis), step, range, offset, codes, -INFINITY, INFINITY);
   const at::Tensor restored = at::addmm(mean, quantized, synthesis);
   return Bounds(low, high).any() ? at::hardtanh(restored, low, high) : restored;
 }
@@ -235,7 +235,7 @@ at::Tensor in_one_pass(const at::Tensor& input, Parts parts) {
   Packing* packing = parts.bounds.any() ? Packing::active() : nullptr;
   const auto packed = packing ? c10::make_intrusive<PackedReconstruction>(x, parts) : PackedPointer();
   const at::Tensor out = InOnePass::apply(
-      x, parts.step, parts.range, parts.offset, parts.analysis, parts.bias, parts.synthesis, parts.mean, parts.is_signed, parts.bounds.low,
+      x, parts.step, parts.range, parts.offset, parts.analysis, parts.bias, parts.synthesis, parts.mean, parts.codes, parts.bounds.low,
       parts.bounds.high, packed);
   if (packing) packing->add(out, packed);
   return out;
@@ -252,13 +252,13 @@ bool fits(const at::Tensor& x, const at::Tensor& analysis, const at::Tensor& syn
 // `fused`: in one pass where that can be; 0 asks for the reference.
 extern "C" int dimbit_codec(
     const at::Tensor* x, const at::Tensor* step, const at::Tensor* range, const at::Tensor* offset, const at::Tensor* analysis, const at::Tensor* bias,
-    const at::Tensor* synthesis, const at::Tensor* mean, int is_signed, double low, double high, int fused, at::Tensor** out, char** error) {
+    const at::Tensor* synthesis, const at::Tensor* mean, int codes, double low, double high, int fused, at::Tensor** out, char** error) {
   return dimbit::guarded(error, [&] {
     dimbit::check(*x, *step, *range, *offset, *analysis, *bias, *synthesis, *mean);
     if (!fused || !dimbit::fits(*x, *analysis, *synthesis)) {
-      *out = new at::Tensor(dimbit::by_parts(*x, *step, *range, *offset, *analysis, *bias, *synthesis, *mean, is_signed != 0, low, high));
+      *out = new at::Tensor(dimbit::by_parts(*x, *step, *range, *offset, *analysis, *bias, *synthesis, *mean, static_cast<dimbit::Codes>(codes), low, high));
       return;
     }
-    *out = new at::Tensor(dimbit::in_one_pass(*x, {*analysis, *bias, *synthesis, *mean, *step, *range, *offset, is_signed != 0, {low, high}}));
+    *out = new at::Tensor(dimbit::in_one_pass(*x, {*analysis, *bias, *synthesis, *mean, *step, *range, *offset, static_cast<dimbit::Codes>(codes), {low, high}}));
   });
 }

@@ -88,13 +88,12 @@ at::Tensor forward_kernel(const at::Tensor& z, const Lanes& lanes, const KeptRou
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_kernel(
-    const KeptRoundings& kept, const at::Tensor& grad, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, bool is_signed, Bounds bounds) {
+    const KeptRoundings& kept, const at::Tensor& grad, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, Codes codes, Bounds bounds) {
   at::Tensor grad_z = at::empty_like(grad), grad_step = at::zeros_like(step), grad_range = at::zeros_like(range);
   if (!grad.numel()) return {grad_z, grad_step, grad_range};
-  const Lanes lanes(step, range, offset, is_signed, bounds);
+  const Lanes lanes(step, range, offset, codes, bounds);
   const float* incoming = grad.const_data_ptr<float>();
   float* target = grad_z.mutable_data_ptr<float>();
-  const float below_sign = is_signed ? -1.0f : 0.0f;
   // A block's strips and then the blocks are added up in float64. Strips and blocks follow from the shape alone: the same
   // result whatever the number of threads.
   const int64_t strip = values_of_strip(lanes), strips = (grad.numel() + strip - 1) / strip;
@@ -106,7 +105,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_kernel(
       double* total = totals.data() + block * 2 * lanes.channels;
       for (int64_t s = block * per_block; s < std::min((block + 1) * per_block, strips); ++s) {
         const int64_t start = s * strip, size = std::min(strip, grad.numel() - start);
-        backward_rows(kept.from(start), incoming + start, target + start, size, lanes, below_sign, step_sums.data(), range_sums.data());
+        backward_rows(kept.from(start), incoming + start, target + start, size, lanes, sign_of(codes), step_sums.data(), range_sums.data());
         flush(step_sums, lanes, total);
         flush(range_sums, lanes, total + lanes.channels);
       }
@@ -116,30 +115,43 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_kernel(
   return {grad_z, grad_step, grad_range};
 }
 
+// What the reference compares and rounds: `offset`, the value of level 0; `range` and `floor`, the bounds of `z − offset`; `high`
+// and `low`, those of the level.
+struct Constants {
+  at::Tensor offset, range, floor, high, low;
+
+  Constants(const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, Codes codes) {
+    const auto half_step = step * half_of(codes), levels = range / step;
+    this->offset = offset + half_step;
+    this->range = range - half_step;
+    floor = range * sign_of(codes) - half_step;
+    high = levels - half_of(codes);
+    low = levels * sign_of(codes) - half_of(codes);
+  }
+};
+
 at::Tensor forward_reference(
-    const at::Tensor& input, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, bool is_signed, Bounds bounds) {
-  const auto z = input.clamp(bounds.low, bounds.high);
-  const auto high = range / step;
-  const auto low = is_signed ? -high : at::zeros_like(high);
-  return offset + step * at::minimum(at::maximum(((z - offset) * step.reciprocal()).round(), low), high);
+    const at::Tensor& input, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, Codes codes, Bounds bounds) {
+  const Constants constants(step, range, offset, codes);
+  const auto scaled = (input.clamp(bounds.low, bounds.high) - constants.offset) * step.reciprocal();
+  return constants.offset + step * at::minimum(at::maximum(scaled.round(), constants.low), constants.high);
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_reference(
-    const at::Tensor& z, const at::Tensor& grad, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, bool is_signed, Bounds bounds) {
-  const auto t = z.clamp(bounds.low, bounds.high) - offset;
+    const at::Tensor& z, const at::Tensor& grad, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, Codes codes, Bounds bounds) {
+  const Constants constants(step, range, offset, codes);
+  const auto t = z.clamp(bounds.low, bounds.high) - constants.offset;
   const auto clipped = (z <= bounds.low) | (z >= bounds.high);
   const auto scaled = t * step.reciprocal();
-  const auto above = t > range, below = is_signed ? t < -range : t < 0;
+  const auto above = t > constants.range, below = t < constants.floor;
   const auto inside = (above | below).logical_not();
   const auto zero = at::zeros({}, grad.options());
   std::vector<int64_t> rows(z.dim() - 1);
   std::iota(rows.begin(), rows.end(), 0);
   const auto grad_z = at::where(inside & clipped.logical_not(), grad, zero);
-  const auto high = range / step;
-  const auto level = at::minimum(at::maximum(scaled.round(), is_signed ? -high : at::zeros_like(high)), high);
+  const auto level = at::minimum(at::maximum(scaled.round(), constants.low), constants.high);
   const auto grad_step = at::where(inside, grad * (level - scaled), zero).sum(rows);
-  auto range_terms = at::where(above, grad, zero);
-  if (is_signed) range_terms = range_terms - at::where(below, grad, zero);
+  const auto range_terms = at::where(above, grad, at::where(below, grad * sign_of(codes), zero));
   return {grad_z, grad_step, range_terms.sum(rows)};
 }
 
@@ -147,11 +159,11 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_reference(
 struct QuantizeRows : torch::autograd::Function<QuantizeRows> {
   static at::Tensor forward(
       torch::autograd::AutogradContext* context, const at::Tensor& z, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset,
-      bool is_signed, const Lanes& lanes, const PackedPointer& packed) {
+      Codes codes, const Lanes& lanes, const PackedPointer& packed) {
     at::AutoDispatchBelowADInplaceOrView guard;
     const auto kept = KeptRoundings::empty(z.sizes(), z.options());
     context->save_for_backward({kept.high, kept.low, step, range, offset});
-    context->saved_data["signed"] = is_signed;
+    context->saved_data["codes"] = static_cast<int64_t>(codes);
     context->saved_data["low"] = static_cast<double>(lanes.bounds.low);
     context->saved_data["high"] = static_cast<double>(lanes.bounds.high);
     save_packed(context, packed);
@@ -162,7 +174,7 @@ struct QuantizeRows : torch::autograd::Function<QuantizeRows> {
     const auto saved = context->get_saved_variables();
     const Bounds bounds(context->saved_data["low"].toDouble(), context->saved_data["high"].toDouble());
     const auto [grad_z, grad_step, grad_range] =
-        backward_kernel({saved[0], saved[1]}, grads[0].contiguous(), saved[2], saved[3], saved[4], context->saved_data["signed"].toBool(), bounds);
+        backward_kernel({saved[0], saved[1]}, grads[0].contiguous(), saved[2], saved[3], saved[4], static_cast<Codes>(context->saved_data["codes"].toInt()), bounds);
     if (Packed* packed = saved_packed(context)) packed->forget();
     const at::Tensor none;
     return {grad_z, grad_step, grad_range, none, none, none, none};
@@ -172,21 +184,21 @@ struct QuantizeRows : torch::autograd::Function<QuantizeRows> {
 struct Quantize : torch::autograd::Function<Quantize> {
   static at::Tensor forward(
       torch::autograd::AutogradContext* context, const at::Tensor& z, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset,
-      bool is_signed, Bounds bounds) {
+      Codes codes, Bounds bounds) {
     at::AutoDispatchBelowADInplaceOrView guard;
     context->save_for_backward({z, step, range, offset});
-    context->saved_data["signed"] = is_signed;
+    context->saved_data["codes"] = static_cast<int64_t>(codes);
     context->saved_data["low"] = static_cast<double>(bounds.low);
     context->saved_data["high"] = static_cast<double>(bounds.high);
-    return (has_cuda_kernel(z) ? forward_cuda : forward_reference)(z, step, range, offset, is_signed, bounds);
+    return (has_cuda_kernel(z) ? forward_cuda : forward_reference)(z, step, range, offset, codes, bounds);
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list grads) {
     const auto saved = context->get_saved_variables();
-    const bool is_signed = context->saved_data["signed"].toBool();
+    const auto codes = static_cast<Codes>(context->saved_data["codes"].toInt());
     const Bounds bounds(context->saved_data["low"].toDouble(), context->saved_data["high"].toDouble());
     const auto backward = has_cuda_kernel(saved[0]) ? backward_cuda : backward_reference;
-    const auto [grad_z, grad_step, grad_range] = backward(saved[0], grads[0].contiguous(), saved[1], saved[2], saved[3], is_signed, bounds);
+    const auto [grad_z, grad_step, grad_range] = backward(saved[0], grads[0].contiguous(), saved[1], saved[2], saved[3], codes, bounds);
     return {grad_z, grad_step, grad_range, at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
@@ -194,17 +206,17 @@ struct Quantize : torch::autograd::Function<Quantize> {
 } // namespace
 
 at::Tensor quantize(
-    const at::Tensor& input, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, bool is_signed, double low, double high) {
+    const at::Tensor& input, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, Codes codes, double low, double high) {
   check(input, step, range, offset);
   const at::Tensor z = input.contiguous();
   const Bounds bounds(low, high);
-  if (!has_kernel(z)) return Quantize::apply(z, step, range, offset, is_signed, bounds);
-  const Lanes lanes(step, range, offset, is_signed, bounds);
+  if (!has_kernel(z)) return Quantize::apply(z, step, range, offset, codes, bounds);
+  const Lanes lanes(step, range, offset, codes, bounds);
   if (!is_recorded({z, step, range})) return forward_kernel(z, lanes, {}, {});
   // Without an activation function in the pass, the result is no site's output.
   Packing* packing = bounds.any() ? Packing::active() : nullptr;
   const auto packed = packing ? c10::make_intrusive<PackedQuantized>(z, lanes) : PackedPointer();
-  const at::Tensor out = QuantizeRows::apply(z, step, range, offset, is_signed, lanes, packed);
+  const at::Tensor out = QuantizeRows::apply(z, step, range, offset, codes, lanes, packed);
   if (packing) packing->add(out, packed);
   return out;
 }
@@ -212,7 +224,7 @@ at::Tensor quantize(
 } // namespace dimbit
 
 extern "C" int dimbit_quantize(
-    const at::Tensor* z, const at::Tensor* step, const at::Tensor* range, const at::Tensor* offset, int is_signed, double low, double high,
+    const at::Tensor* z, const at::Tensor* step, const at::Tensor* range, const at::Tensor* offset, int codes, double low, double high,
     at::Tensor** out, char** error) {
-  return dimbit::guarded(error, [&] { *out = new at::Tensor(dimbit::quantize(*z, *step, *range, *offset, is_signed != 0, low, high)); });
+  return dimbit::guarded(error, [&] { *out = new at::Tensor(dimbit::quantize(*z, *step, *range, *offset, static_cast<dimbit::Codes>(codes), low, high)); });
 }

@@ -14,10 +14,10 @@ bool has_cuda_kernel(const at::Tensor& z);
 
 // `z`: `[..., channels]`, clamped to `bounds` first; the vectors: `[channels]`.
 at::Tensor forward_cuda(
-    const at::Tensor& z, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, bool is_signed, Bounds bounds);
+    const at::Tensor& z, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, Codes codes, Bounds bounds);
 
 // Gradients of `z`, step and range.
 std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_cuda(
-    const at::Tensor& z, const at::Tensor& grad, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, bool is_signed, Bounds bounds);
+    const at::Tensor& z, const at::Tensor& grad, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, Codes codes, Bounds bounds);
 
 } // namespace dimbit

@@ -28,12 +28,22 @@ inline float level_of(float scaled, float low, float high) {
   return level < low ? low : (level > high ? high : level);
 }
 
+// Which whole numbers codes are, and where their zero lies. `mid_rise`: the zero lies between two levels, half a step from
+// either, so that all codes of a width are used; its offset is that of the value between them.
+enum class Codes : int { unsigned_codes, mid_tread, mid_rise };
+
+// Half a step where zero lies between two levels, in steps.
+inline float half_of(Codes codes) { return codes == Codes::mid_rise ? 0.5f : 0.0f; }
+
+// The least level without that half, as a multiple of the largest, and what lies below the range adds to its gradient.
+inline float sign_of(Codes codes) { return codes == Codes::unsigned_codes ? 0.0f : -1.0f; }
+
 // The constants of each channel, one array a constant, repeated until they serve whole rows of together at least
 // `kWidth` values: few channels would leave most of a vector register empty, and an odd number its last lanes.
 // The quantizer sees its values clamped to `bounds`.
 class Lanes {
  public:
-  Lanes(const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, bool is_signed, Bounds bounds)
+  Lanes(const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, Codes codes, Bounds bounds)
       : channels(step.numel()), width(channels * ((kWidth + channels - 1) / channels)), bounds(bounds), stride_((width + 15) / 16 * 16) {
     data_ = at::empty({kArrays, stride_}, step.options());
     const auto steps = step.contiguous(), ranges = range.contiguous(), offsets = offset.contiguous();
@@ -41,15 +51,16 @@ class Lanes {
     const float* r = ranges.const_data_ptr<float>();
     const float* o = offsets.const_data_ptr<float>();
     float* data = data_.mutable_data_ptr<float>();
+    const float half = half_of(codes), sign = sign_of(codes);
     for (int64_t c = 0; c < channels; ++c) {
-      const float high = r[c] / s[c];
-      const float inverse = 1.0f / s[c], low = is_signed ? -high : 0.0f, top = std::ceil(high);
+      const float levels = r[c] / s[c], inverse = 1.0f / s[c], center = o[c] + half * s[c];
+      const float high = levels - half, low = sign * levels - half;
       const auto error_at = [&](float bound) {
-        const float scaled = (bound - o[c]) * inverse;
+        const float scaled = (bound - center) * inverse;
         return std::isfinite(bound) ? level_of(scaled, low, high) - scaled : 0.0f;
       };
-      const float values[kArrays] = {s[c], inverse, o[c], r[c], is_signed ? -r[c] : 0.0f, high, low, error_at(bounds.low), error_at(bounds.high),
-                                     top, is_signed ? top : 0.0f};
+      const float values[kArrays] = {
+          s[c], inverse, center, r[c] - half * s[c], sign * r[c] - half * s[c], high, low, error_at(bounds.low), error_at(bounds.high), std::ceil(high), std::ceil(-low)};
       for (int64_t array = 0; array < kArrays; ++array) data[array * stride_ + c] = values[array];
     }
     for (int64_t array = 0; array < kArrays; ++array)
@@ -138,6 +149,6 @@ void add_blocks(const std::vector<double>& totals, int64_t blocks, at::Tensor& g
 
 // The quantizer by itself, recorded by autograd, for any type and device: `z`: `[..., channels]`.
 at::Tensor quantize(
-    const at::Tensor& z, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, bool is_signed, double low, double high);
+    const at::Tensor& z, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, Codes codes, double low, double high);
 
 } // namespace dimbit

@@ -12,9 +12,9 @@ use crate::compress::partition::{
 };
 use crate::compress::quantizer::{MAX_BITS, least_bits, levels, spread};
 use crate::compress::transform::{Block, Pca, Transform};
-use crate::libtorch::{LibtorchError, Position};
+use crate::libtorch::{Codes, LibtorchError, Position};
 use crate::model::Site;
-use crate::recipe::{self, BasisLearning, CalibrateStage, InitialRanges, Placement};
+use crate::recipe::{self, BasisLearning, CalibrateStage, ComponentCodes, InitialRanges, Placement};
 use crate::report::Event;
 use crate::train::error::TrainError;
 use crate::train::session::Session;
@@ -83,7 +83,7 @@ pub fn calibrate(session: &mut Session<'_>, stage: &CalibrateStage) -> Result<()
         session.may_go_on("calibrate")?;
         options.push(transforms(stage, site, statistics, positions)?);
     }
-    let candidates = candidates(&sites, &statistics, &options, &session.stop)?;
+    let candidates = candidates(stage, &sites, &statistics, &options, &session.stop)?;
     session.may_go_on("calibrate")?;
     let values: f64 = sites.iter().map(|s| s.values() as f64).sum();
     let uncompressed = 32.0 * (session.model.values() as f64 - values);
@@ -112,8 +112,8 @@ pub fn calibrate(session: &mut Session<'_>, stage: &CalibrateStage) -> Result<()
     for ((site, options), (((choice, _), measured), groups)) in sites.into_iter().zip(options).zip(decided) {
         let mut options = options;
         let transform = options.swap_remove(*choice);
-        let signed = measured.transforms[*choice].distortion.signed;
-        planned.push(PlannedSite { site, transform: learnable(transform, stage.basis)?, signed, groups });
+        let codes = measured.transforms[*choice].distortion.codes;
+        planned.push(PlannedSite { site, transform: learnable(transform, stage.basis)?, codes, groups });
     }
     let mut compressor = Compressor::new(&session.model, planned, device)?;
     if stage.bits.is_some() {
@@ -170,6 +170,7 @@ fn learnable(transform: Transform, learning: BasisLearning) -> Result<Transform,
 /// Distortions of all transforms of all sites, as far as it comes before the run is to stop; they are shared out among the
 /// cores.
 fn candidates(
+    stage: &CalibrateStage,
     sites: &[Site],
     statistics: &[SiteStatistics],
     options: &[Vec<Transform>],
@@ -183,9 +184,17 @@ fn candidates(
             let coefficients = match transform {
                 Transform::None { .. } => {
                     let least = Tensor::from(site.lower_bound.unwrap_or(0.0));
-                    side.coefficients(&least, None, site.lower_bound.is_none())?
+                    // Without a transform a dropped channel is one whose only level is 0.
+                    let codes = if site.lower_bound.is_some() { Codes::Unsigned } else { Codes::MidTread };
+                    side.coefficients(&least, None, codes)?
                 }
-                Transform::Pca(pca) => side.coefficients(&double(&pca.mean)?, Some(&double(&pca.basis)?), true)?,
+                Transform::Pca(pca) => {
+                    let codes = match stage.codes {
+                        ComponentCodes::MidRise => Codes::MidRise,
+                        ComponentCodes::MidTread => Codes::MidTread,
+                    };
+                    side.coefficients(&double(&pca.mean)?, Some(&double(&pca.basis)?), codes)?
+                }
             };
             work.push((coefficients, macs_per_coefficient(site, transform, true)));
         }
@@ -233,7 +242,7 @@ fn starts(
         let Candidate { distortion, macs_per_coefficient } = &candidates.transforms[*choice];
         for (index, group) in site_plan.groups.iter().enumerate() {
             costs.push(GroupCost {
-                signed: distortion.signed,
+                codes: distortion.codes,
                 values: (group.members.len() * site.positions()) as f64,
                 cost: group.cost.clone(),
                 macs: macs_per_coefficient * group.members.len() as f64,
@@ -255,18 +264,16 @@ fn starts(
     let of_site = |(candidates, (choice, site)): (&Candidates, &(usize, crate::compress::partition::SitePlan))| {
         let distortion = &candidates.transforms[*choice].distortion;
         let group = |(index, group): (usize, &PlannedGroup)| {
-            let (signed, bits) = (distortion.signed, bits[number]);
+            let (codes, bits) = (distortion.codes, bits[number]);
             let step = match stage.initial_ranges {
                 InitialRanges::Mse => group.steps[bits.max(1) as usize],
-                InitialRanges::Max if group.largest > 0.0 => {
-                    group.largest / levels(bits.max(least_bits(signed)), signed)
-                }
+                InitialRanges::Max if group.largest > 0.0 => group.largest / levels(bits.max(least_bits(codes)), codes),
                 InitialRanges::Max => 1.0,
             };
             let (step, range) = match (bits, budget) {
                 (0, _) => (step, step),
-                (_, Some(_)) => spread(step, bits, signed, number),
-                (_, None) => (step, step * levels(bits, signed)),
+                (_, Some(_)) => spread(step, bits, codes, number),
+                (_, None) => (step, step * levels(bits, codes)),
             };
             number += 1;
             let (members, cost, steps) = (group.members.clone(), group.cost.clone(), group.steps.clone());

@@ -137,7 +137,7 @@ fn claims_beyond_the_bytes_that_are_there_are_refused() {
     assert!(directory.contains("the directory needs 4294967295 bytes at byte 36"), "{directory}");
 
     // Transform's name at 0, placement 6, dimensions 7, shape 8, flags 20, groups 21, then members at 25, levels 37,
-    // width 39, sign 40, coding 41, bytes 42.
+    // width 39, kind of codes 40, coding 41, bytes 42.
     assert!(forged(0, &[255, 255]).contains("the description of site 0 needs 65535 bytes at byte "));
     assert!(forged(2, &[0xFF]).contains("is no UTF-8"));
     assert!(forged(6, &[2]).contains("the placement is 2 at byte "));
@@ -150,7 +150,7 @@ fn claims_beyond_the_bytes_that_are_there_are_refused() {
     assert!(forged(21, &[255; 4]).contains("the description of site 0"));
     assert!(forged(25, &[255; 4]).contains("needs 8589934590 bytes"));
     assert!(forged(39, &[9]).contains("the width is 9 bits"));
-    assert!(forged(40, &[3]).contains("the sign is 3"));
+    assert!(forged(40, &[3]).contains("the kind of codes is 3"));
     assert!(forged(41, &[0]).contains("the coding is 0 at byte"));
     assert!(forged(42, &[255; 8]).contains("the number of bytes of a group's codes is 18446744073709551615"));
     // Entropy-coded in as many bytes as packed.
