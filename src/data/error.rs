@@ -158,6 +158,12 @@ pub enum DataError {
         /// The network's input, `[channels, height, width]`.
         input: [usize; 3],
     },
+    /// There is no memory for a batch.
+    #[error("there is no memory for a batch of images: {reason}\n  help: set a smaller batch_size")]
+    Memory {
+        /// The system's reason.
+        reason: String,
+    },
     /// The images do not fit the network's input.
     #[error(
         "images of {}x{}x{} do not fit the input {}x{}x{}: the input must be at least as high and wide \

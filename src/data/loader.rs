@@ -41,6 +41,8 @@ pub struct LoaderOptions {
 pub struct Loader {
     samples: Arc<dyn Samples>,
     options: LoaderOptions,
+    /// That of the largest batch, `[batch, channels, height, width]`.
+    shape: [usize; 4],
 }
 
 impl Loader {
@@ -69,7 +71,8 @@ impl Loader {
             .try_fold(largest, |values, &length| values.checked_mul(length))
             .and_then(|values| Vec::<f32>::new().try_reserve_exact(values).ok())
             .ok_or(DataError::BatchTooLarge { batch_size: largest, input })?;
-        Ok(Self { samples, options })
+        let [channels, height, width] = input;
+        Ok(Self { samples, options, shape: [largest, channels, height, width] })
     }
 
     /// Batches of an epoch.
@@ -83,24 +86,39 @@ impl Loader {
         self.options.threads
     }
 
+    /// Shape of the largest batch, `[batch, channels, height, width]`.
+    pub fn shape(&self) -> [usize; 4] {
+        self.shape
+    }
+
+    /// Batches that may lie ready before they are asked for.
+    fn ahead(&self) -> usize {
+        let batch_bytes = self.shape.iter().product::<usize>().saturating_mul(size_of::<f32>());
+        (PREFETCH_BYTES / batch_bytes.max(1)).clamp(1, PREFETCH)
+    }
+
+    /// Batches whose memory is in use at once, at most, where each is let go of before the next one is asked for: those that
+    /// lie ready, one that waits for room among them, one that is being filled, and one that is being looked at.
+    pub fn batches_at_once(&self) -> usize {
+        self.ahead() + 3
+    }
+
     /// What `finish` makes of the batches of epoch `epoch`, without its first `skipped`, of which no image is read. All is
-    /// prepared in the background, at most a few ahead; dropping the iterator ends that. A batch's memory is used again for
-    /// one that follows.
-    pub fn epoch_with<T: Send + 'static>(
+    /// prepared in the background, at most a few ahead; dropping the iterator ends that. The images are rendered into what
+    /// `memory` gives for each batch: room for the values of the largest ([`Self::shape`]).
+    pub fn epoch_with<Values: AsMut<[f32]> + Send + 'static, T: Send + 'static>(
         &self,
         epoch: u64,
         skipped: usize,
-        finish: impl Fn(&Batch) -> T + Send + Sync + 'static,
+        memory: impl Fn() -> Result<Values, DataError> + Send + Sync + 'static,
+        finish: impl Fn(Batch<Values>) -> T + Send + Sync + 'static,
     ) -> Epoch<T> {
         let steps = self.steps_per_epoch();
-        let LoaderOptions { batch_size, input, .. } = self.options;
-        let batch_bytes = batch_size.saturating_mul(input.iter().product::<usize>()).saturating_mul(size_of::<f32>());
-        let ahead = (PREFETCH_BYTES / batch_bytes.max(1)).clamp(1, PREFETCH);
-        let (sender, receiver) = sync_channel(ahead);
+        let (sender, receiver) = sync_channel(self.ahead());
         let pass = Pass { samples: Arc::clone(&self.samples), options: self.options.clone(), epoch };
         let worker = thread::spawn(move || {
-            let hand_over = |batch: &Batch| sender.send(Ok(finish(batch))).is_ok();
-            if let Err(error) = pass.carry_out(skipped, steps, hand_over) {
+            let hand_over = |batch| sender.send(Ok(finish(batch))).is_ok();
+            if let Err(error) = pass.carry_out(skipped, steps, memory, hand_over) {
                 // Whoever went away needs no reason.
                 let _ = sender.send(Err(error));
             }
@@ -137,11 +155,12 @@ struct Pass {
 
 impl Pass {
     /// Prepares the batches of the epoch and hands each over, until nobody wants more (`false`).
-    fn carry_out(
+    fn carry_out<Values: AsMut<[f32]> + Send>(
         &self,
         skipped: usize,
         steps: usize,
-        hand_over: impl Fn(&Batch) -> bool + Sync,
+        memory: impl Fn() -> Result<Values, DataError> + Sync,
+        hand_over: impl Fn(Batch<Values>) -> bool + Sync,
     ) -> Result<(), DataError> {
         let LoaderOptions { batch_size, shuffle, seed, threads, .. } = self.options;
         let mut rng = generator(Purpose::Order, seed, self.epoch, 0);
@@ -157,37 +176,36 @@ impl Pass {
         };
         let mut stream = self.samples.stream(&order, skipped.saturating_mul(batch_size).min(order.len()));
         let mut batches = order.chunks(batch_size).take(steps).skip(skipped);
-        let (mut ready, mut next) = (Batch::default(), Batch::default());
+        let mut ready = None;
         loop {
             let indices = batches.next();
             // A batch of nothing but images that can't be read is none.
-            let give = || ready.labels.is_empty() || hand_over(&ready);
-            let mut take = || indices.map(|indices| self.prepare(indices, stream.as_mut(), pool.is_some(), &mut next));
+            let ready_now = ready.take().filter(|batch: &Batch<Values>| !batch.labels.is_empty());
+            let give = || ready_now.is_none_or(&hand_over);
+            let mut take = || indices.map(|indices| self.prepare(indices, stream.as_mut(), pool.is_some(), memory()?));
             // With several threads, one hands over while the others go on.
             let (wanted, prepared) = match &pool {
                 Some(pool) => pool.join(give, take),
                 None => (give(), take()),
             };
             match prepared {
-                Some(prepared) if wanted => prepared?,
+                Some(prepared) if wanted => ready = Some(prepared?),
                 _ => return Ok(()),
             }
-            std::mem::swap(&mut ready, &mut next);
         }
     }
 
-    /// Fills `batch` with the images `indices`; `parallel` on the threads of the pool that this is called in.
-    fn prepare(
+    /// The images `indices` in `memory`; `parallel` on the threads of the pool that this is called in.
+    fn prepare<Values: AsMut<[f32]>>(
         &self,
         indices: &[usize],
         stream: Option<&mut Stream>,
         parallel: bool,
-        batch: &mut Batch,
-    ) -> Result<(), DataError> {
+        mut memory: Values,
+    ) -> Result<Batch<Values>, DataError> {
         let [channels, height, width] = self.options.input;
         let size = channels * height * width;
-        let Batch { images, shape, labels } = batch;
-        images.resize(indices.len() * size, 0.0);
+        let images = &mut memory.as_mut()[..indices.len() * size];
         let stored: Vec<Ahead> = match stream {
             Some(stream) => stream.map(Some).take(indices.len()).collect(),
             None => indices.iter().map(|_| None).collect(),
@@ -202,16 +220,14 @@ impl Pass {
         } else {
             indices.iter().zip(stored).zip(images.chunks_exact_mut(size)).map(render).collect::<Result<_, _>>()?
         };
-        labels.clear();
+        let mut labels = Vec::with_capacity(indices.len());
         for (position, (&index, _)) in indices.iter().zip(&there).enumerate().filter(|(_, (_, there))| **there) {
             if labels.len() < position {
                 images.copy_within(position * size..(position + 1) * size, labels.len() * size);
             }
             labels.push(self.samples.label(index));
         }
-        images.truncate(labels.len() * size);
-        *shape = [labels.len(), channels, height, width];
-        Ok(())
+        Ok(Batch { images: memory, shape: [labels.len(), channels, height, width], labels })
     }
 }
 

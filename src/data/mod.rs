@@ -111,10 +111,10 @@ fn shuffled(count: usize, rng: Option<&mut ChaCha8Rng>) -> Vec<usize> {
 }
 
 /// Images as the network takes them, with their labels.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Batch {
-    /// Normalised values, row-major in `shape`.
-    pub images: Vec<f32>,
+#[derive(Clone, Debug, PartialEq)]
+pub struct Batch<Values> {
+    /// Normalised values, row-major in `shape`; what lies behind them is none of the batch's.
+    pub images: Values,
     /// `[batch, channels, height, width]`.
     pub shape: [usize; 4],
     /// One class an image, counted from 0.

@@ -174,6 +174,11 @@ unsafe extern "C" {
         text: *mut *mut c_char,
         error: *mut *mut c_char,
     ) -> c_int;
+    pub(super) fn dimbit_unshared_values(
+        tensor: *const C_tensor,
+        values: *mut *mut f32,
+        error: *mut *mut c_char,
+    ) -> c_int;
     pub(super) fn dimbit_libtorch_version() -> *const c_char;
 
     fn free(pointer: *mut c_void);

@@ -12,6 +12,7 @@ mod listing;
 mod network;
 mod quantize;
 mod runtime;
+mod unshared;
 
 pub use bake::{Baked, BakedSite, BakedTransform, Folded, extra_file};
 pub use codec::{CodecParts, codec};
@@ -20,3 +21,4 @@ pub use listing::{Argument, Constant, Listing, Step, ValueKind, ValueType};
 pub use network::{Compute, Fold, Hooked, NamedTensor, Network, Observed, Position, RawSite, RawStored, Saved, Survey};
 pub use quantize::{Clamp, Codes, quantize};
 pub use runtime::{cuda_devices, generator_state, peak_memory, set_deterministic, set_generator_state, version};
+pub use unshared::Unshared;

@@ -5,7 +5,7 @@ use std::thread::available_parallelism;
 
 use tch::{Device, Tensor};
 
-use super::batches::Batches;
+use super::batches::{Batches, Memory};
 use super::error::TrainError;
 use super::source::{Images, Source};
 use crate::data::{DataError, Loader, LoaderOptions, Split, Unreadable};
@@ -14,6 +14,8 @@ use crate::recipe::Recipe;
 /// The training and validation splits of a recipe's data.
 pub struct Feed {
     augmented: Loader,
+    /// For the batches of `augmented`, from epoch to epoch.
+    memory: Memory,
     train: SplitFeed,
     validation: SplitFeed,
     /// Training images.
@@ -45,10 +47,12 @@ impl Feed {
         }
         let (train, validation) = (train.images(recipe)?, validation.images(recipe)?);
         let whole = LoaderOptions { drop_last: true, ..options(&train, recipe, Split::Train, device) };
+        let augmented = Loader::new(Arc::clone(&train.augmented), whole)?;
         Ok(Self {
             train_images: train.plain.len(),
             validation_images: validation.plain.len(),
-            augmented: Loader::new(Arc::clone(&train.augmented), whole)?,
+            memory: Memory::of(&augmented),
+            augmented,
             train: SplitFeed::new(train, recipe, Split::Train, device)?,
             validation: SplitFeed::new(validation, recipe, Split::Validation, device)?,
         })
@@ -61,7 +65,7 @@ impl Feed {
 
     /// The augmented training batches of an epoch, without the first `skipped`.
     pub fn train_epoch(&self, epoch: u64, skipped: usize) -> Batches {
-        Batches::new(&self.augmented, epoch, skipped, self.train.device)
+        Batches::new(&self.augmented, &self.memory, epoch, skipped, self.train.device)
     }
 
     /// A split's images as they are.
@@ -135,7 +139,7 @@ impl SplitFeed {
 
     /// All images: those for training in a random but fixed order, others as they come.
     pub fn all(&self) -> Batches {
-        Batches::new(&self.loader, 0, 0, self.device)
+        Batches::new(&self.loader, &Memory::of(&self.loader), 0, 0, self.device)
     }
 
     /// Where images lie that could not be read, and why: those found since this was last asked.

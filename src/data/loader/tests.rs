@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::data::{Canvas, CanvasOptions, Dataset};
 
+type Batch = super::Batch<Vec<f32>>;
+
 /// `count` grey images of 4x4; each is filled with its index, which is its label, too.
 struct Numbered(usize);
 
@@ -55,7 +57,13 @@ impl Loader {
     }
 
     fn epoch_from(&self, epoch: u64, skipped: usize) -> Epoch<Batch> {
-        self.epoch_with(epoch, skipped, Batch::clone)
+        let values = self.shape().iter().product();
+        // What is left of another batch must not show.
+        let memory = move || Ok(vec![f32::NAN; values]);
+        self.epoch_with(epoch, skipped, memory, |mut batch: Batch| {
+            batch.images.truncate(batch.shape.iter().product());
+            batch
+        })
     }
 }
 
@@ -263,5 +271,19 @@ fn an_error_ends_the_epoch() {
     assert_eq!(epoch.next().unwrap().unwrap().labels, [0, 1, 2, 3]);
     let error = epoch.next().unwrap().unwrap_err().to_string();
     assert!(error.contains("x.jpg: it is torn") && error.contains("`max_unreadable` (0)"), "{error}");
+    assert!(epoch.next().is_none());
+}
+
+#[test]
+fn memory_that_is_not_there_ends_the_epoch() {
+    let given = std::sync::atomic::AtomicUsize::new(0);
+    let memory = move || match given.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+        0 => Ok(vec![0.0; 4 * 108]),
+        _ => Err(DataError::Memory { reason: "all is taken".into() }),
+    };
+    let mut epoch = loader(10, evaluation()).epoch_with(0, 0, memory, |batch: Batch| batch.labels);
+    assert_eq!(epoch.next().unwrap().unwrap(), [0, 1, 2, 3]);
+    let error = epoch.next().unwrap().unwrap_err().to_string();
+    assert!(error.contains("all is taken") && error.contains("smaller batch_size"), "{error}");
     assert!(epoch.next().is_none());
 }

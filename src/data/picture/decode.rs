@@ -3,7 +3,7 @@
 //! The format is told by the content, whatever the file is called. As in Pillow, and unlike in a browser, the orientation
 //! that a camera has noted (EXIF), colour profiles and transparency change nothing.
 
-use super::Area;
+use super::{Area, Bytes};
 
 /// The most pixels of an image: beyond, Pillow refuses it as a decompression bomb.
 pub const MOST_PIXELS: usize = 178_956_970;
@@ -44,7 +44,7 @@ pub(super) struct Picture {
     /// Rows.
     pub height: usize,
     /// `height × width × 3` bytes.
-    pub pixels: Vec<u8>,
+    pub pixels: Bytes,
 }
 
 /// Decodes the part of an image that `choose` picks once the image's `[width, height]` are known. What lies below that

@@ -7,8 +7,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use mozjpeg::{ColorSpace, Decompress};
 
-use super::Area;
 use super::decode::{ImageError, Picture, check_size};
+use super::{Area, Bytes};
 
 /// The bytes of a file, which note whether the decoder wanted more than there are: libjpeg makes up an end by itself.
 struct Source<'a> {
@@ -76,10 +76,10 @@ fn read(
     };
     // An image without its end mark is read to its last row, so that one that is cut short is noticed in any part.
     let rows = if ends(bytes) { area.top + area.height } else { started.height() };
-    let mut pixels = Vec::with_capacity(area.width * area.height * 3);
-    let mut line = vec![0; started.width() * samples];
+    let mut pixels = Bytes::with_capacity(area.width * area.height * 3);
+    let mut line = Bytes::of_any_value(started.width() * samples);
     for row in 0..rows {
-        started.read_scanlines_into(&mut line).map_err(damaged)?;
+        started.read_scanlines_into(line.as_mut_slice()).map_err(damaged)?;
         if (area.top..area.top + area.height).contains(&row) {
             convert(&line[area.left * samples..][..area.width * samples], &mut pixels);
         }

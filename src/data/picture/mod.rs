@@ -3,6 +3,7 @@
 //! Three steps, each equal to its model: [`decode`] gives the pixels of `Image.open(file).convert("RGB")`, [`resample`]
 //! those of `Image.resize`, and [`Transform`] puts them together as torchvision's evaluation and training transforms do.
 
+mod bytes;
 mod decode;
 mod jpeg;
 mod png;
@@ -15,6 +16,7 @@ pub use resample::Interpolation;
 pub use set::{Pictures, Store, Unreadable};
 pub use transform::{Augmentation, Preprocessing, Transform};
 
+use bytes::Bytes;
 use decode::{Picture, decode, decode_scaled};
 use resample::resample;
 

@@ -4,8 +4,8 @@ use std::io::Cursor;
 
 use png::{ColorType, Decoder, DecodingError, Limits, Transformations};
 
-use super::Area;
 use super::decode::{ImageError, MOST_PIXELS, Picture, check_size};
+use super::{Area, Bytes};
 
 /// See [`super::decode::decode`].
 pub(super) fn decode(bytes: &[u8], choose: impl FnOnce([usize; 2]) -> Area) -> Result<Picture, ImageError> {
@@ -23,7 +23,7 @@ pub(super) fn decode(bytes: &[u8], choose: impl FnOnce([usize; 2]) -> Area) -> R
     let samples = frame.color_type.samples();
     let grey = matches!(frame.color_type, ColorType::Grayscale | ColorType::GrayscaleAlpha);
     let area = choose([width, height]);
-    let mut pixels = Vec::with_capacity(area.width * area.height * 3);
+    let mut pixels = Bytes::with_capacity(area.width * area.height * 3);
     for row in rows.chunks_exact(frame.line_size).skip(area.top).take(area.height) {
         for pixel in row[area.left * samples..][..area.width * samples].chunks_exact(samples) {
             pixels.extend(if grey { [pixel[0]; 3] } else { [pixel[0], pixel[1], pixel[2]] });

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use pulp::{Arch, NullaryFnOnce};
 
-use super::{Area, Picture};
+use super::{Area, Bytes, Picture};
 
 /// Fractional bits of a weight: 8 bits of a sample, and 2 for what a filter overshoots, leave these.
 const PRECISION: u32 = 32 - 8 - 2;
@@ -108,7 +108,7 @@ fn columns_first(from: [usize; 2], to: [usize; 2]) -> bool {
 }
 
 /// The part `window` of `picture` scaled to `[width, height]`: RGB pixels, row by row.
-pub(super) fn resample(picture: &Picture, [width, height]: [usize; 2], window: Area, how: Interpolation) -> Vec<u8> {
+pub(super) fn resample(picture: &Picture, [width, height]: [usize; 2], window: Area, how: Interpolation) -> Bytes {
     let columns = Weights::new(how, picture.width, width, window.left..window.left + window.width);
     let rows = Weights::new(how, picture.height, height, window.top..window.top + window.height);
     let columns_first = columns_first([picture.width, picture.height], [width, height]);
@@ -124,10 +124,10 @@ struct TwoPasses<'a> {
 }
 
 impl NullaryFnOnce for TwoPasses<'_> {
-    type Output = Vec<u8>;
+    type Output = Bytes;
 
     #[inline(always)]
-    fn call(self) -> Vec<u8> {
+    fn call(self) -> Bytes {
         let Self { picture, columns, rows, columns_first } = self;
         let stride = picture.width * 3;
         // Only what the other pass reads is computed.
@@ -144,9 +144,9 @@ impl NullaryFnOnce for TwoPasses<'_> {
 
 /// Every line of `source`, `width` pixels each, with the output samples of `columns`.
 #[inline(always)]
-fn along_rows(source: &[u8], width: usize, columns: &Weights) -> Vec<u8> {
+fn along_rows(source: &[u8], width: usize, columns: &Weights) -> Bytes {
     let stride = columns.starts.len() * 3;
-    let mut output = vec![0_u8; source.len() / (width * 3) * stride];
+    let mut output = Bytes::of_any_value(source.len() / (width * 3) * stride);
     // The same pixel of all lines lies together, so that each weight meets as many samples at once.
     let mut block = vec![[0_u8; 3 * LINES]; width];
     for (from, to) in source.chunks(LINES * width * 3).zip(output.chunks_mut(LINES * stride)) {
@@ -173,8 +173,8 @@ fn along_rows(source: &[u8], width: usize, columns: &Weights) -> Vec<u8> {
 
 /// The output samples of `rows` from `source`, whose lines of `stride` bytes begin with the picture's line `first`.
 #[inline(always)]
-fn along_columns(source: &[u8], stride: usize, rows: &Weights, first: usize) -> Vec<u8> {
-    let mut output = vec![0_u8; rows.starts.len() * stride];
+fn along_columns(source: &[u8], stride: usize, rows: &Weights, first: usize) -> Bytes {
+    let mut output = Bytes::of_any_value(rows.starts.len() * stride);
     for ((start, weights), line) in rows.iter().zip(output.chunks_exact_mut(stride)) {
         let source = &source[(start - first) * stride..];
         let mut parts = line.chunks_exact_mut(SAMPLES);

@@ -92,18 +92,28 @@ impl Transform {
                 (resample(&picture, size, center(size, [width, height]), how), false)
             }
         };
-        let planes = out.chunks_exact_mut(height * width).zip(&self.tables);
-        for (channel, (plane, table)) in planes.enumerate() {
-            for (line, source) in plane.chunks_exact_mut(width).zip(pixels.chunks_exact(width * 3)) {
-                let values = source.iter().skip(channel).step_by(3).map(|&byte| table[usize::from(byte)]);
-                if flip {
-                    line.iter_mut().rev().zip(values).for_each(|(to, value)| *to = value);
-                } else {
-                    line.iter_mut().zip(values).for_each(|(to, value)| *to = value);
-                }
-            }
-        }
+        self.normalise(&pixels, flip, out);
         Ok(())
+    }
+
+    /// Writes the values of `pixels`, whose lines are as wide as the input, to the three planes of `out`.
+    fn normalise(&self, pixels: &[u8], flip: bool, out: &mut [f32]) {
+        let [height, width] = self.preprocessing.input;
+        let [of_red, of_green, of_blue] = &self.tables;
+        let (reds, others) = out.split_at_mut(height * width);
+        let (greens, blues) = others.split_at_mut(height * width);
+        let lines = |plane| <[f32]>::chunks_exact_mut(plane, width);
+        let planes = lines(reds).zip(lines(greens)).zip(lines(blues));
+        for (((reds, greens), blues), line) in planes.zip(pixels.chunks_exact(width * 3)) {
+            let values = reds.iter_mut().zip(greens).zip(blues);
+            let write = |(((r, g), b), &[red, green, blue]): (((&mut f32, &mut f32), &mut f32), &[u8; 3])| {
+                *r = of_red[usize::from(red)];
+                *g = of_green[usize::from(green)];
+                *b = of_blue[usize::from(blue)];
+            };
+            let (line, _) = line.as_chunks();
+            if flip { values.zip(line.iter().rev()).for_each(write) } else { values.zip(line).for_each(write) }
+        }
     }
 }
 
