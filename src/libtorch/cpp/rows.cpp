@@ -131,6 +131,32 @@ DIMBIT_SIMD void pass_unclamped(const float* __restrict out, const float* __rest
   for (int64_t i = 0; i < size; ++i) passed[i] = out[i] <= bounds.low || out[i] >= bounds.high ? 0.0f : grad[i];
 }
 
+DIMBIT_SIMD int64_t count_lost(const float* __restrict of_quantized, const float* __restrict of_z, int64_t size) {
+  constexpr int64_t kPart = 4096;
+  int64_t total = 0;
+  for (int64_t start = 0; start < size; start += kPart) {
+    const int64_t end = std::min(start + kPart, size);
+    // As wide as the values, so that a register holds as many of them.
+    int32_t lost = 0;
+    for (int64_t i = start; i < end; ++i) lost += of_quantized[i] != of_z[i];
+    total += lost;
+  }
+  return total;
+}
+
+DIMBIT_SIMD void take_lost_away(
+    const float* __restrict of_quantized, const float* __restrict of_z, const float* __restrict basis, float* __restrict grad, int64_t n, int64_t channels) {
+  for (int64_t row = 0; row < n; ++row, of_quantized += channels, of_z += channels, grad += channels) {
+    if (!count_lost(of_quantized, of_z, channels)) continue;
+    for (int64_t k = 0; k < channels; ++k) {
+      if (of_quantized[k] == of_z[k]) continue;
+      const float* __restrict column = basis + k * channels;
+      const float lost = of_quantized[k];
+      for (int64_t c = 0; c < channels; ++c) grad[c] -= lost * column[c];
+    }
+  }
+}
+
 void flush(std::vector<float>& sums, const Lanes& lanes, double* totals) {
   for (int64_t start = 0; start < lanes.width; start += lanes.channels)
     for (int64_t c = 0; c < lanes.channels; ++c) totals[c] += sums[start + c];
