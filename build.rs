@@ -30,6 +30,7 @@ fn main() {
         .file("src/libtorch/cpp/network.cpp")
         .file("src/libtorch/cpp/layout.cpp")
         .file("src/libtorch/cpp/packed.cpp")
+        .file("src/libtorch/cpp/products.cpp")
         .file("src/libtorch/cpp/rows.cpp")
         .file("src/libtorch/cpp/sites.cpp")
         .file("src/libtorch/cpp/quantize.cpp")

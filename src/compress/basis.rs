@@ -121,6 +121,18 @@ impl Moments {
     }
 }
 
+/// Whether a square basis is orthonormal, to the precision of float32: a vector's rounding errors change the scalar products by
+/// some 10⁻⁷.
+///
+/// # Errors
+/// If libtorch fails.
+pub(super) fn is_orthonormal(basis: &Tensor) -> Result<bool, LibtorchError> {
+    let basis = basis.f_detach()?.f_to_kind(Kind::Double)?;
+    let products = basis.f_transpose(0, 1)?.f_matmul(&basis)?;
+    let identity = Tensor::f_eye(basis.size()[0], (Kind::Double, basis.device()))?;
+    Ok(products.f_sub(&identity)?.f_abs()?.f_max()?.f_double_value(&[])? < 1e-6)
+}
+
 fn eigenvectors(covariance: &Tensor) -> Result<Tensor, LibtorchError> {
     let (_, vectors) = covariance.f_linalg_eigh("L")?;
     let vectors = vectors.f_flip([1])?;
@@ -229,6 +241,22 @@ mod tests {
             (&block - block.diagonal(0, 0, 1).diag(0)).abs().max().double_value(&[])
         };
         assert!(within(0, 4) < 1e-9 && within(4, 2) < 1e-9);
+    }
+
+    /// Rows and columns of a square basis: `U Uᵀ = I` follows from `Uᵀ U = I`, but for rounding.
+    #[test]
+    fn eigenvectors_are_orthonormal_in_float32() {
+        tch::manual_seed(4);
+        let channels = 200;
+        let mix = Tensor::randn([channels, channels], (Kind::Double, Device::Cpu));
+        let covariance = mix.transpose(0, 1).matmul(&mix);
+        let basis = eigenvectors(&covariance).unwrap().to_kind(Kind::Float);
+        assert!(is_orthonormal(&basis).unwrap());
+        let wide = basis.to_kind(Kind::Double);
+        let identity = Tensor::eye(channels, (Kind::Double, Device::Cpu));
+        assert!((wide.matmul(&wide.transpose(0, 1)) - identity).abs().max().double_value(&[]) < 1e-6);
+        let _ = basis.get(3).get(5).f_add_scalar_(1e-4).unwrap();
+        assert!(!is_orthonormal(&basis).unwrap());
     }
 
     #[test]

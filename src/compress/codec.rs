@@ -12,6 +12,7 @@
 
 use tch::{Device, Kind, Tensor};
 
+use super::basis::is_orthonormal;
 use super::transform::{Pca, Transform};
 use crate::libtorch::{Clamp, CodecParts, Codes, LibtorchError, Position, codec, quantize};
 use crate::model::Site;
@@ -58,6 +59,8 @@ pub(super) struct Matrices {
     pub(super) bias: Tensor,
     /// `[kept, channels]`.
     pub(super) synthesis: Tensor,
+    /// Nothing is dropped from an orthonormal basis that is its own inverse's transpose.
+    orthonormal: bool,
 }
 
 impl Matrices {
@@ -66,12 +69,21 @@ impl Matrices {
         let analysis = forward.f_index_select(1, columns)?;
         let bias = pca.mean.f_unsqueeze(0)?.f_matmul(&analysis)?.f_squeeze_dim(0)?.f_neg()?;
         let synthesis = inverse.f_index_select(1, columns)?.f_transpose(0, 1)?;
-        Ok(Self { analysis, bias, synthesis })
+        Ok(Self { analysis, bias, synthesis, orthonormal: false })
+    }
+
+    /// Those of a basis that doesn't learn. Whether it is orthonormal is measured: one that has learned needn't be.
+    fn fixed(pca: &Pca, columns: &Tensor) -> Result<Self, LibtorchError> {
+        let matrices = Self::of(pca, columns)?;
+        let complete = columns.numel() == pca.mean.numel() && pca.inverse.is_none();
+        let orthonormal = complete && is_orthonormal(&matrices.analysis)?;
+        Ok(Self { orthonormal, ..matrices })
     }
 
     fn shallow_clone(&self) -> Self {
-        let Self { analysis, bias, synthesis } = self;
-        Self { analysis: analysis.shallow_clone(), bias: bias.shallow_clone(), synthesis: synthesis.shallow_clone() }
+        let Self { analysis, bias, synthesis, orthonormal } = self;
+        let [analysis, bias, synthesis] = [analysis, bias, synthesis].map(Tensor::shallow_clone);
+        Self { analysis, bias, synthesis, orthonormal: *orthonormal }
     }
 
     /// `z` of all rows: `[rows, kept]`.
@@ -192,6 +204,7 @@ impl SiteCodec {
             range: &range,
             offset: &self.prepared.offset,
             codes: self.codes,
+            orthonormal: matrices.orthonormal,
         };
         let reconstructed = codec(&to_rows(x, &self.site)?, &parts, activation)?;
         from_rows(&reconstructed, x, &self.site).map(Some)
@@ -451,8 +464,53 @@ fn prepare(
         Transform::Pca(pca) => {
             let offset = Tensor::f_zeros([columns.numel() as i64], (Kind::Float, device))?;
             // In the very layout of a learned basis, so that a saved one gives the same digits when it is fixed.
-            let fixed = (!pca.is_learned()).then(|| Matrices::of(pca, &columns)).transpose()?;
+            let fixed = (!pca.is_learned()).then(|| Matrices::fixed(pca, &columns)).transpose()?;
             Ok(Prepared { group: group_of_column, offset, keep: None, fixed, columns, dropped: dropped_columns })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn site() -> Site {
+        Site {
+            index: 0,
+            name: "relu".into(),
+            kind: "relu".into(),
+            producer: "conv".into(),
+            consumers: vec![],
+            shape: vec![5, 6, 7],
+            channels_last: false,
+            lower_bound: Some(0.0),
+            clamp: None,
+            folds_forward: false,
+            folds_inverse: false,
+        }
+    }
+
+    #[test]
+    fn only_a_whole_basis_that_is_orthonormal_counts_as_one() {
+        tch::manual_seed(1);
+        let basis = Tensor::linalg_qr(&Tensor::randn([5, 5], (Kind::Double, Device::Cpu)), "reduced").0;
+        let basis = basis.to_kind(Kind::Float);
+        let codec = |basis: &Tensor, inverse: Option<Tensor>| {
+            let mean = Tensor::zeros([5], (Kind::Float, Device::Cpu));
+            let pca = Pca { basis: basis.copy(), inverse, mean, position: Position::Before, block: None };
+            let groups = vec![vec![3, 0], vec![1], vec![4, 2]];
+            SiteCodec::new(site(), Transform::Pca(pca), Codes::MidTread, groups, 0, &[false; 3], Device::Cpu).unwrap()
+        };
+        let counts = |codec: &SiteCodec| codec.matrices().unwrap().unwrap().orthonormal;
+        let mut whole = codec(&basis, None);
+        assert!(counts(&whole));
+        whole.set_dropped(&[false, true, false], Device::Cpu).unwrap();
+        assert!(!counts(&whole), "without a coefficient");
+        whole.set_dropped(&[false; 3], Device::Cpu).unwrap();
+        whole.learn().unwrap();
+        assert!(!counts(&whole), "learning");
+        // As training leaves a learned basis.
+        assert!(!counts(&codec(&(&basis * 1.001), None)), "longer vectors");
+        assert!(!counts(&codec(&basis, Some(basis.copy()))), "an inverse of its own");
     }
 }

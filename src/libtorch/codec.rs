@@ -25,13 +25,16 @@ pub struct CodecParts<'a> {
     pub offset: &'a Tensor,
     /// Which codes the coefficients get.
     pub codes: Codes,
+    /// `analysis` is square and orthonormal, to the precision of its numbers, and `synthesis` its transpose: the gradient of `x`
+    /// is then that of the result but for what lies out of the quantizer's range.
+    pub orthonormal: bool,
 }
 
 /// `f(Q(x·analysis + bias)·synthesis + mean)`, with the gradients of [`quantize`](super::quantize) and without one of `x`
 /// where `f` clamps.
 ///
 /// On the CPU in float32, with bases that don't learn, a few rows at a time go through all of it while they are in the cache;
-/// otherwise, and where libtorch has no small matrix products for the CPU (they need AVX-512), ATen's operations follow one
+/// otherwise, and where libtorch has no small matrix products for the CPU (they need AVX2), ATen's operations follow one
 /// another and give the same but for the order of sums.
 ///
 /// * `x`: `[rows, channels]`
@@ -58,6 +61,7 @@ fn run(x: &Tensor, parts: &CodecParts<'_>, activation: Clamp, fused: bool) -> Re
             parts.codes.as_int(),
             activation.low,
             activation.high,
+            parts.orthonormal.into(),
             fused.into(),
             &mut out,
             error,
@@ -81,29 +85,39 @@ mod tests {
         matrices: [Tensor; 4],
         quantizer: [Tensor; 3],
         codes: Codes,
+        orthonormal: bool,
     }
 
     const F: (Kind, Device) = (Kind::Float, Device::Cpu);
 
     /// Coefficients that keep off the ties of rounding and the bounds of the range, since float32 sums in another order may
     /// fall to the other side there: `x` is made from them. What a level is rounded by is a small difference of larger
-    /// numbers, so steps are not small beside the means.
-    fn case(rows: i64, channels: i64, kept: i64, codes: Codes, seed: i64) -> Case {
+    /// numbers, so steps are not small beside the means. `reach`: ranges in steps, below that; levels go to 8.
+    fn case(rows: i64, channels: i64, kept: i64, codes: Codes, reach: [i64; 2], seed: i64) -> Case {
         tch::manual_seed(seed);
-        let (basis, _) = Tensor::linalg_qr(&Tensor::randn([channels, channels], F), "reduced");
-        let analysis = basis.narrow(1, 0, kept).contiguous();
+        let (basis, _) =
+            Tensor::linalg_qr(&Tensor::randn([channels, channels], (Kind::Double, Device::Cpu)), "reduced");
+        let analysis = basis.to_kind(Kind::Float).narrow(1, 0, kept).contiguous();
         let synthesis = analysis.transpose(0, 1).contiguous();
         let mean = Tensor::randn([channels], F) * 0.3;
         let step = Tensor::rand([kept], F) * 0.4 + 0.3;
         let half = if codes == Codes::MidRise { 0.5 } else { 0.0 };
-        let range = &step * (Tensor::randint_low(1, 7, [kept], F) - half);
+        let range = &step * (Tensor::randint_low(reach[0], reach[1], [kept], F) - half);
         let offset = if codes == Codes::Unsigned { Tensor::randn([kept], F) * 0.3 } else { Tensor::zeros([kept], F) };
         let levels = Tensor::randint_low(-8, 9, [rows, kept], F) + half + (Tensor::rand([rows, kept], F) - 0.5) * 0.8;
         let z = levels * &step + &offset;
         let x = z.matmul(&synthesis) + &mean;
         let bias = mean.unsqueeze(0).matmul(&analysis).squeeze_dim(0).neg();
         let grad = Tensor::randn([rows, channels], F);
-        Case { x, grad, matrices: [analysis, bias, synthesis, mean], quantizer: [step, range, offset], codes }
+        let orthonormal = kept == channels;
+        Case {
+            x,
+            grad,
+            matrices: [analysis, bias, synthesis, mean],
+            quantizer: [step, range, offset],
+            codes,
+            orthonormal,
+        }
     }
 
     /// The output, and the gradients of `x`, step and range.
@@ -112,8 +126,9 @@ mod tests {
         let [analysis, bias, synthesis, mean] = &case.matrices;
         let (x, step, range) = (leaf(&case.x), leaf(&case.quantizer[0]), leaf(&case.quantizer[1]));
         let offset = &case.quantizer[2];
+        let (codes, orthonormal) = (case.codes, case.orthonormal);
         let parts =
-            CodecParts { analysis, bias, synthesis, mean, step: &step, range: &range, offset, codes: case.codes };
+            CodecParts { analysis, bias, synthesis, mean, step: &step, range: &range, offset, codes, orthonormal };
         let out = run(&x, &parts, activation, fused).unwrap();
         (&out * &case.grad).sum(Kind::Float).backward();
         [out.detach(), x.grad(), step.grad(), range.grad()]
@@ -133,12 +148,13 @@ mod tests {
         /// `rows` random terms comes to some √rows/5).
         #[test]
         fn one_pass_gives_what_the_parts_give(
-            rows in 1_i64..700, channels in 1_i64..70, share in 0.05_f64..1.0, kind in 0_usize..3, clamps in 0_usize..3, seed in 0_i64..1000,
+            rows in 1_i64..700, channels in 1_i64..70, share in prop_oneof![0.05_f64..1.0, Just(1.0)], kind in 0_usize..3, clamps in 0_usize..3,
+            reach in prop_oneof![Just([1, 7]), Just([7, 9]), Just([8, 10])], seed in 0_i64..1000,
         ) {
             let kept = ((channels as f64 * share).ceil() as i64).clamp(1, channels);
             let activation = [Clamp::NONE, Clamp { low: 0.0, high: f64::INFINITY }, Clamp { low: 0.0, high: 0.5 }][clamps];
             let codes = [Codes::Unsigned, Codes::MidTread, Codes::MidRise][kind];
-            let case = case(rows, channels, kept, codes, seed);
+            let case = case(rows, channels, kept, codes, reach, seed);
             let fused = carried_out(&case, activation, true);
             let reference = carried_out(&case, activation, false);
             let sum = (rows as f64).sqrt() / 5.0;
@@ -151,7 +167,7 @@ mod tests {
 
     #[test]
     fn values_that_are_no_numbers_stay_where_they_are() {
-        let case = case(300, 8, 5, Codes::MidTread, 1);
+        let case = case(300, 8, 5, Codes::MidTread, [1, 7], 1);
         let _ = case.x.get(7).get(3).fill_(f64::NAN);
         let _ = case.x.get(290).get(0).fill_(f64::INFINITY);
         let activation = Clamp { low: 0.0, high: f64::INFINITY };
@@ -164,28 +180,52 @@ mod tests {
 
     #[test]
     fn the_sums_do_not_depend_on_the_number_of_threads() {
-        let case = case(5000, 24, 20, Codes::MidRise, 2);
         let threads = tch::get_num_threads();
-        let found: Vec<[Tensor; 4]> = [1, 2, 3]
-            .map(|count| {
-                tch::set_num_threads(count);
-                carried_out(&case, Clamp::NONE, true)
-            })
-            .into();
-        tch::set_num_threads(threads);
-        for other in &found[1..] {
-            for (a, b) in found[0].iter().zip(other) {
-                assert_eq!(a, b);
+        for (kept, reach) in [(20, [1, 7]), (24, [1, 7]), (24, [8, 10])] {
+            let case = case(5000, 24, kept, Codes::MidRise, reach, 2);
+            let found: Vec<[Tensor; 4]> = [1, 2, 3]
+                .map(|count| {
+                    tch::set_num_threads(count);
+                    carried_out(&case, Clamp::NONE, true)
+                })
+                .into();
+            tch::set_num_threads(threads);
+            for other in &found[1..] {
+                for (a, b) in found[0].iter().zip(other) {
+                    assert_eq!(a, b);
+                }
             }
         }
     }
 
+    /// Not by way of the coefficients and back, which would round it.
+    #[test]
+    fn a_gradient_that_loses_nothing_comes_through_an_orthonormal_basis_as_it_is() {
+        let mut case = case(400, 40, 40, Codes::MidTread, [20, 30], 4);
+        let [_, passed, _, _] = carried_out(&case, Clamp::NONE, true);
+        assert_eq!(passed, case.grad);
+        case.orthonormal = false;
+        let [_, rounded, _, _] = carried_out(&case, Clamp::NONE, true);
+        assert_ne!(rounded, case.grad);
+        assert!(difference(&rounded, &case.grad, 0.1) < 1e-5);
+    }
+
     #[test]
     fn shapes_that_do_not_fit_are_refused() {
-        let case = case(4, 6, 3, Codes::MidTread, 3);
+        let case = case(4, 6, 3, Codes::MidTread, [1, 7], 3);
         let [analysis, bias, synthesis, mean] = &case.matrices;
         let [step, range, offset] = &case.quantizer;
-        let parts = CodecParts { analysis, bias, synthesis, mean, step, range, offset, codes: Codes::MidTread };
+        let parts = CodecParts {
+            analysis,
+            bias,
+            synthesis,
+            mean,
+            step,
+            range,
+            offset,
+            codes: Codes::MidTread,
+            orthonormal: false,
+        };
         let wide = Tensor::zeros([4, 7], F);
         let text = codec(&wide, &parts, Clamp::NONE).unwrap_err().to_string();
         assert!(text.contains("7 channels and 3 steps"), "{text}");

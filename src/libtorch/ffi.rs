@@ -126,6 +126,7 @@ unsafe extern "C" {
         codes: c_int,
         low: f64,
         high: f64,
+        orthonormal: c_int,
         fused: c_int,
         out: *mut *mut C_tensor,
         error: *mut *mut c_char,

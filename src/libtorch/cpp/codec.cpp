@@ -1,7 +1,6 @@
 // A codec with a fixed transform in one pass: transform, quantize, transform back and clamp a few rows at a time, so that
 // what lies between stays in the cache. For backward it keeps three bytes a coefficient and its own result, nothing else.
 #include <ATen/Parallel.h>
-#include <ATen/native/CPUBlas.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
@@ -10,39 +9,15 @@
 
 #include "network.h"
 #include "packed.h"
+#include "products.h"
 #include "rows.h"
 
 namespace dimbit {
 namespace {
 
-using at::native::cpublas::brgemm;
-using at::native::cpublas::brgemm_release;
-
-// libtorch's small matrix products need AVX-512; it tells only when asked for one.
-bool has_small_products() {
-  static const bool found = [] {
-    try {
-      const float one = 1.0f;
-      float product = 0.0f;
-      brgemm(1, 1, 1, 1, 1, 1, false, &one, &one, &product, false);
-      brgemm_release(false);
-      return product == 1.0f;
-    } catch (const c10::Error&) {
-      return false;
-    }
-  }();
-  return found;
-}
-
 // Rows that are in work at once: some 64 kB of the wider side.
 int64_t rows_of_tile(int64_t width) {
   return std::clamp<int64_t>(16384 / std::max<int64_t>(width, 1), 32, 256);
-}
-
-// `out[n, to] = row + in[n, from]·matrix[from, to]`.
-void affine(const float* in, const float* matrix, const float* row, float* out, int64_t n, int64_t from, int64_t to) {
-  for (int64_t i = 0; i < n; ++i) std::copy(row, row + to, out + i * to);
-  brgemm(n, to, from, from, to, to, true, in, matrix, out, false);
 }
 
 // What a pass needs beside its rows: `analysis` `[channels, kept]`, `bias` `[kept]`, `synthesis` `[kept, channels]`, `mean`
@@ -51,15 +26,17 @@ struct Parts {
   at::Tensor analysis, bias, synthesis, mean, step, range, offset;
   Codes codes;
   Bounds bounds;
+  // `analysis` is square and orthonormal, `synthesis` its transpose.
+  bool orthonormal;
 
   // The quantizer's, which sees coefficients: `bounds` come behind the way back.
   Lanes lanes() const { return Lanes(step, range, offset, codes, Bounds(-INFINITY, INFINITY)); }
 };
 
 // The way back of `n` rows of quantized coefficients, with the activation function behind it.
-void restore(const float* quantized, const Parts& parts, float* out, int64_t n, int64_t kept, int64_t channels) {
-  affine(quantized, parts.synthesis.const_data_ptr<float>(), parts.mean.const_data_ptr<float>(), out, n, kept, channels);
-  clamp_values(out, n * channels, parts.bounds);
+void restore(const float* quantized, const Panels& synthesis, const Parts& parts, float* out, int64_t n) {
+  synthesis.affine(quantized, parts.mean.const_data_ptr<float>(), out, n);
+  clamp_values(out, n * parts.mean.numel(), parts.bounds);
 }
 
 // A codec's output, packed: the codes of its coefficients.
@@ -80,6 +57,7 @@ class PackedReconstruction : public Packed {
     at::Tensor out = at::empty({rows_, channels_}, at::kFloat);
     const int64_t kept = lanes_.channels, tile = rows_of_tile(channels_), tiles = (rows_ + tile - 1) / tile;
     float* target = out.mutable_data_ptr<float>();
+    const Panels synthesis(parts_.synthesis);
     at::parallel_for(0, tiles, 1, [&](int64_t begin, int64_t end) {
       std::vector<uint16_t> codes(tile * kept);
       std::vector<float> quantized(tile * kept);
@@ -87,9 +65,9 @@ class PackedReconstruction : public Packed {
         const int64_t first = i * tile, n = std::min(tile, rows_ - first);
         codes_.read(first, n, codes.data());
         rows_of_codes(codes.data(), quantized.data(), n * kept, lanes_);
-        restore(quantized.data(), parts_, target + first * channels_, n, kept, channels_);
+        restore(quantized.data(), synthesis, parts_, target + first * channels_, n);
       }
-      brgemm_release(false);
+      end_products();
     });
     return out;
   }
@@ -108,8 +86,8 @@ at::Tensor forward_tiles(const at::Tensor& x, const Parts& parts, const KeptRoun
   const int64_t rows = x.size(0), channels = x.size(1), kept = parts.analysis.size(1);
   at::Tensor out = at::empty_like(x);
   const Lanes lanes = parts.lanes();
-  const float *source = x.const_data_ptr<float>(), *analysis = parts.analysis.const_data_ptr<float>();
-  const float* bias = parts.bias.const_data_ptr<float>();
+  const Panels analysis(parts.analysis), synthesis(parts.synthesis);
+  const float *source = x.const_data_ptr<float>(), *bias = parts.bias.const_data_ptr<float>();
   float* target = out.mutable_data_ptr<float>();
   const bool keeps = keep.defined();
   const int64_t tile = rows_of_tile(channels), tiles = (rows + tile - 1) / tile;
@@ -118,15 +96,21 @@ at::Tensor forward_tiles(const at::Tensor& x, const Parts& parts, const KeptRoun
     std::vector<uint16_t> codes(packed ? tile * kept : 0);
     for (int64_t i = begin; i < end; ++i) {
       const int64_t first = i * tile, n = std::min(tile, rows - first);
-      affine(source + first * channels, analysis, bias, coefficients.data(), n, channels, kept);
+      analysis.affine(source + first * channels, bias, coefficients.data(), n);
       if (keeps) forward_rows_kept(coefficients.data(), quantized.data(), n * kept, lanes, keep.from(first * kept));
       else forward_rows(coefficients.data(), quantized.data(), n * kept, lanes);
       if (packed) packed->write(coefficients.data(), first, n, codes.data());
-      restore(quantized.data(), parts, target + first * channels, n, kept, channels);
+      restore(quantized.data(), synthesis, parts, target + first * channels, n);
     }
-    brgemm_release(false);
+    end_products();
   });
   return out;
+}
+
+// Whether taking away what few coefficients lost costs less than a product, a column of the basis for each: the product of
+// a whole tile makes better use of the registers.
+bool is_few(int64_t lost, int64_t values) {
+  return lost * 8 <= values;
 }
 
 // Gradients of `x`, `step` and `range`. `out`: what forward returned, undefined if nothing was clamped.
@@ -134,10 +118,10 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_tiles(const at::Tensor& 
   const int64_t rows = grad.size(0), channels = grad.size(1), kept = parts.analysis.size(1);
   at::Tensor grad_x = at::empty_like(grad), grad_step = at::empty_like(parts.step), grad_range = at::empty_like(parts.range);
   const Lanes lanes = parts.lanes();
-  const at::Tensor back = parts.analysis.t().contiguous(), forth = parts.synthesis.t().contiguous();
+  const Panels to_z(parts.synthesis.t()), to_x(parts.analysis.t());
   const float* incoming = grad.const_data_ptr<float>();
   const float* result = out.defined() ? out.const_data_ptr<float>() : nullptr;
-  const float *to_x = back.const_data_ptr<float>(), *to_z = forth.const_data_ptr<float>();
+  const float* basis = parts.synthesis.const_data_ptr<float>();
   float* target = grad_x.mutable_data_ptr<float>();
   const float below_sign = sign_of(parts.codes);
   // Blocks of tiles follow from the shape alone: the same sums whatever the number of threads.
@@ -145,24 +129,27 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_tiles(const at::Tensor& 
   const int64_t per_block = (tiles + 127) / 128, blocks = (tiles + per_block - 1) / per_block;
   std::vector<double> totals(blocks * 2 * kept, 0.0);
   at::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
-    std::vector<float> passed(result ? tile * channels : 0), of_quantized(tile * kept), of_z(tile * kept), step_sums(lanes.width, 0.0f), range_sums(lanes.width, 0.0f);
+    std::vector<float> of_quantized(tile * kept), of_z(tile * kept), step_sums(lanes.width, 0.0f), range_sums(lanes.width, 0.0f);
     for (int64_t block = begin; block < end; ++block) {
       double* total = totals.data() + block * 2 * kept;
       for (int64_t i = block * per_block; i < std::min((block + 1) * per_block, tiles); ++i) {
         const int64_t first = i * tile, n = std::min(tile, rows - first);
         const float* g = incoming + first * channels;
-        if (result) {
-          pass_unclamped(result + first * channels, g, passed.data(), n * channels, parts.bounds);
-          g = passed.data();
-        }
-        brgemm(n, kept, channels, channels, kept, kept, false, g, to_z, of_quantized.data(), false);
+        float* of_x = target + first * channels;
+        // Stays there but for what the quantizer loses, or a product is written over it.
+        if (result) pass_unclamped(result + first * channels, g, of_x, n * channels, parts.bounds);
+        else std::copy(g, g + n * channels, of_x);
+        to_z.multiply(of_x, of_quantized.data(), n, false);
         backward_rows(keep.from(first * kept), of_quantized.data(), of_z.data(), n * kept, lanes, below_sign, step_sums.data(), range_sums.data());
         flush(step_sums, lanes, total);
         flush(range_sums, lanes, total + kept);
-        brgemm(n, channels, kept, kept, channels, channels, false, of_z.data(), to_x, target + first * channels, false);
+        if (parts.orthonormal && is_few(count_lost(of_quantized.data(), of_z.data(), n * kept), n * kept))
+          take_lost_away(of_quantized.data(), of_z.data(), basis, of_x, n, channels);
+        else
+          to_x.multiply(of_z.data(), of_x, n, false);
       }
     }
-    brgemm_release(false);
+    end_products();
   });
   add_blocks(totals, blocks, grad_step, grad_range);
   return {grad_x, grad_step, grad_range};
@@ -172,9 +159,9 @@ struct InOnePass : torch::autograd::Function<InOnePass> {
   static at::Tensor forward(
       torch::autograd::AutogradContext* context, const at::Tensor& x, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset,
       const at::Tensor& analysis, const at::Tensor& bias, const at::Tensor& synthesis, const at::Tensor& mean, Codes codes, double low, double high,
-      const PackedPointer& packed) {
+      bool orthonormal, const PackedPointer& packed) {
     at::AutoDispatchBelowADInplaceOrView guard;
-    const Parts parts{analysis, bias, synthesis, mean, step, range, offset, codes, {low, high}};
+    const Parts parts{analysis, bias, synthesis, mean, step, range, offset, codes, {low, high}, orthonormal};
     const auto keep = KeptRoundings::empty({x.size(0), analysis.size(1)}, x.options());
     const at::Tensor out = forward_tiles(x, parts, keep, packed);
     // Unclamped, the result is not needed, and whoever comes next may write over it.
@@ -183,6 +170,7 @@ struct InOnePass : torch::autograd::Function<InOnePass> {
     context->saved_data["codes"] = static_cast<int64_t>(codes);
     context->saved_data["low"] = low;
     context->saved_data["high"] = high;
+    context->saved_data["orthonormal"] = orthonormal;
     save_packed(context, packed);
     return out;
   }
@@ -191,12 +179,12 @@ struct InOnePass : torch::autograd::Function<InOnePass> {
     const auto saved = context->get_saved_variables();
     const at::Tensor none;
     const Parts parts{saved[6], none, saved[7], none, saved[3], saved[4], saved[5], static_cast<Codes>(context->saved_data["codes"].toInt()),
-                      {context->saved_data["low"].toDouble(), context->saved_data["high"].toDouble()}};
+                      {context->saved_data["low"].toDouble(), context->saved_data["high"].toDouble()}, context->saved_data["orthonormal"].toBool()};
     Packed* packed = saved_packed(context);
     const at::Tensor out = packed ? packed->values() : saved[2];
     const auto [grad_x, grad_step, grad_range] = backward_tiles(grads[0].contiguous(), out, {saved[0], saved[1]}, parts);
     if (packed) packed->forget();
-    return {grad_x, grad_step, grad_range, none, none, none, none, none, none, none, none, none};
+    return {grad_x, grad_step, grad_range, none, none, none, none, none, none, none, none, none, none};
   }
 };
 
@@ -236,7 +224,7 @@ at::Tensor in_one_pass(const at::Tensor& input, Parts parts) {
   const auto packed = packing ? c10::make_intrusive<PackedReconstruction>(x, parts) : PackedPointer();
   const at::Tensor out = InOnePass::apply(
       x, parts.step, parts.range, parts.offset, parts.analysis, parts.bias, parts.synthesis, parts.mean, parts.codes, parts.bounds.low,
-      parts.bounds.high, packed);
+      parts.bounds.high, parts.orthonormal, packed);
   if (packing) packing->add(out, packed);
   return out;
 }
@@ -249,16 +237,18 @@ bool fits(const at::Tensor& x, const at::Tensor& analysis, const at::Tensor& syn
 } // namespace
 } // namespace dimbit
 
-// `fused`: in one pass where that can be; 0 asks for the reference.
+// `orthonormal`: the analysis matrix is square and orthonormal, the synthesis its transpose. `fused`: in one pass where that
+// can be; 0 asks for the reference.
 extern "C" int dimbit_codec(
     const at::Tensor* x, const at::Tensor* step, const at::Tensor* range, const at::Tensor* offset, const at::Tensor* analysis, const at::Tensor* bias,
-    const at::Tensor* synthesis, const at::Tensor* mean, int codes, double low, double high, int fused, at::Tensor** out, char** error) {
+    const at::Tensor* synthesis, const at::Tensor* mean, int codes, double low, double high, int orthonormal, int fused,
+    at::Tensor** out, char** error) {
   return dimbit::guarded(error, [&] {
     dimbit::check(*x, *step, *range, *offset, *analysis, *bias, *synthesis, *mean);
     if (!fused || !dimbit::fits(*x, *analysis, *synthesis)) {
       *out = new at::Tensor(dimbit::by_parts(*x, *step, *range, *offset, *analysis, *bias, *synthesis, *mean, static_cast<dimbit::Codes>(codes), low, high));
       return;
     }
-    *out = new at::Tensor(dimbit::in_one_pass(*x, {*analysis, *bias, *synthesis, *mean, *step, *range, *offset, static_cast<dimbit::Codes>(codes), {low, high}}));
+    *out = new at::Tensor(dimbit::in_one_pass(*x, {*analysis, *bias, *synthesis, *mean, *step, *range, *offset, static_cast<dimbit::Codes>(codes), {low, high}, orthonormal != 0}));
   });
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 // One clone per instruction set, chosen when the program starts: the file itself is built for the oldest CPU.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
@@ -34,6 +35,18 @@ namespace {
 constexpr int32_t kLast = (1 << 24) - (1 << 10), kHalf = kLast / 2;
 constexpr float kUnits = kLast;
 constexpr int32_t kNoNumber = kLast + 1, kAtLow = 0xFFFD00, kAtHigh = 0xFFFD01, kBelow = 0xFFFE00, kAbove = 0xFFFF00;
+
+// `yes` or `no`, by their bits: with `?:` the compiler makes loads and stores that depend on conditions, which cost some CPUs
+// ten times as much.
+inline float chosen(bool condition, float yes, float no) {
+  const uint32_t mask = -static_cast<uint32_t>(condition);
+  uint32_t a, b;
+  std::memcpy(&a, &yes, 4);
+  std::memcpy(&b, &no, 4);
+  a = (a & mask) | (b & ~mask);
+  std::memcpy(&yes, &a, 4);
+  return yes;
+}
 
 } // namespace
 
@@ -82,12 +95,12 @@ DIMBIT_SIMD void backward_rows(
       const float g = grad[i];
       const bool above = units >= kAbove, inside = units < kBelow;
       float error = static_cast<float>(units - kHalf) * (1.0f / kUnits);
-      error = units == kNoNumber ? NAN : error;
-      error = units == kAtLow ? error_at_low[i] : error;
-      error = units == kAtHigh ? error_at_high[i] : error;
-      grad_z[i] = units <= kNoNumber ? g : 0.0f;
-      step_sums[i] += inside ? g * error : 0.0f;
-      range_sums[i] += above ? g : (inside ? 0.0f : below_sign * g);
+      error = chosen(units == kNoNumber, NAN, error);
+      error = chosen(units == kAtLow, error_at_low[i], error);
+      error = chosen(units == kAtHigh, error_at_high[i], error);
+      grad_z[i] = chosen(units <= kNoNumber, g, 0.0f);
+      step_sums[i] += chosen(inside, g, 0.0f) * error;
+      range_sums[i] += chosen(above, g, chosen(inside, 0.0f, below_sign * g));
     }
   }
 }
@@ -129,6 +142,32 @@ DIMBIT_SIMD void clamp_values(float* __restrict values, int64_t size, Bounds bou
 
 DIMBIT_SIMD void pass_unclamped(const float* __restrict out, const float* __restrict grad, float* __restrict passed, int64_t size, Bounds bounds) {
   for (int64_t i = 0; i < size; ++i) passed[i] = out[i] <= bounds.low || out[i] >= bounds.high ? 0.0f : grad[i];
+}
+
+DIMBIT_SIMD int64_t count_lost(const float* __restrict of_quantized, const float* __restrict of_z, int64_t size) {
+  constexpr int64_t kPart = 4096;
+  int64_t total = 0;
+  for (int64_t start = 0; start < size; start += kPart) {
+    const int64_t end = std::min(start + kPart, size);
+    // As wide as the values, so that a register holds as many of them.
+    int32_t lost = 0;
+    for (int64_t i = start; i < end; ++i) lost += of_quantized[i] != of_z[i];
+    total += lost;
+  }
+  return total;
+}
+
+DIMBIT_SIMD void take_lost_away(
+    const float* __restrict of_quantized, const float* __restrict of_z, const float* __restrict basis, float* __restrict grad, int64_t n, int64_t channels) {
+  for (int64_t row = 0; row < n; ++row, of_quantized += channels, of_z += channels, grad += channels) {
+    if (!count_lost(of_quantized, of_z, channels)) continue;
+    for (int64_t k = 0; k < channels; ++k) {
+      if (of_quantized[k] == of_z[k]) continue;
+      const float* __restrict column = basis + k * channels;
+      const float lost = of_quantized[k];
+      for (int64_t c = 0; c < channels; ++c) grad[c] -= lost * column[c];
+    }
+  }
 }
 
 void flush(std::vector<float>& sums, const Lanes& lanes, double* totals) {

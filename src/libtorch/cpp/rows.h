@@ -141,6 +141,13 @@ void clamp_values(float* values, int64_t size, Bounds bounds);
 // The gradient in front of a clamp whose result is `out`: nothing where it lies at a bound.
 void pass_unclamped(const float* out, const float* grad, float* passed, int64_t size, Bounds bounds);
 
+// Coefficients whose gradient the quantizer did not pass on.
+int64_t count_lost(const float* of_quantized, const float* of_z, int64_t size);
+
+// With an orthonormal basis `U` of all coefficients and `m` 1 for those whose gradient is passed on and 0 for others,
+// `U(m ⊙ Uᵀg) = g − U((1 − m) ⊙ Uᵀg)`. `grad`: `n` rows of `g`, and on return of that; `basis`: `U`'s columns as rows.
+void take_lost_away(const float* of_quantized, const float* of_z, const float* basis, float* grad, int64_t n, int64_t channels);
+
 // Adds the lanes' sums to their channels' and clears them.
 void flush(std::vector<float>& sums, const Lanes& lanes, double* totals);
 

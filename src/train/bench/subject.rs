@@ -14,6 +14,7 @@ use crate::report::{BenchRow, Sink, SiteRow};
 use crate::train::error::TrainError;
 use crate::train::feed::Feed;
 use crate::train::fit::Phase;
+use crate::train::norm::reestimate;
 use crate::train::objective::{FallingBudget, Objective, TaskAlone};
 use crate::train::session::{Session, resolve_device};
 use crate::train::stages::calibrate;
@@ -62,7 +63,12 @@ impl<'a> Subject<'a> {
             _ => {
                 match saved {
                     Some(folder) => session.compressor = Some(restored(&session, folder)?),
-                    None => calibrate(&mut session, &plan.calibrate)?,
+                    None => {
+                        // Statistics of other images or of fresh weights would let the ranges be chosen for activations of
+                        // another size than those of the steps, which batch normalisation computes from the batch.
+                        reestimate(&mut session)?;
+                        calibrate(&mut session, &plan.calibrate)?;
+                    }
                 }
                 let SearchStage { target_bits: target, anneal, .. } = plan.search;
                 let start = plan.search.first_bits();
