@@ -40,7 +40,7 @@ fn every_row_has_its_time_and_its_peak() {
     assert_eq!(dropped[..3], [0.0; 3]);
     assert!(dropped[3] > 0.0, "{dropped:?}");
     assert_eq!(macs[..2], [0.0; 2]);
-    // PCA everywhere at the start, what pays at the target: here hardly anything.
+    // Of PCA everywhere, what is left at the target.
     assert!(macs[2] > macs[3], "{macs:?}");
 }
 

@@ -54,7 +54,7 @@ class Dimbit:
 def times(binary, model, network, names, joint, options, say):
     """Milliseconds of each row, a list with one for each round that counts, and dimbit's peaks.
 
-    `joint`: the transform of dimbit's row joint, and the bits of its row joint-target."""
+    `joint`: the transform of dimbit's rows joint and joint-target, and the bits of the latter."""
     import torch
 
     from peerslib.rows import Row

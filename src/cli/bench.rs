@@ -38,7 +38,7 @@ pub struct Bench {
     /// The rows to measure, separated by commas; the float row always is.
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_values_t = Row::ALL)]
     rows: Vec<Row>,
-    /// The transform of the row joint; joint-target has auto.
+    /// The transform of the rows joint and joint-target.
     #[arg(long, value_enum, default_value_t = TransformName::Pca)]
     transform: TransformName,
     /// Most extra multiply-accumulates that `--transform auto` may choose, in percent of the network's own.

@@ -34,7 +34,7 @@ pub struct CodecParts<'a> {
 /// where `f` clamps.
 ///
 /// On the CPU in float32, with bases that don't learn, a few rows at a time go through all of it while they are in the cache;
-/// otherwise, and where libtorch has no small matrix products for the CPU (they need AVX2), ATen's operations follow one
+/// otherwise, and where libtorch has no small matrix products for the CPU, ATen's operations follow one
 /// another and give the same but for the order of sums.
 ///
 /// * `x`: `[rows, channels]`

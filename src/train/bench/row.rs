@@ -63,8 +63,7 @@ impl Row {
     pub(super) fn plan(self, options: &BenchOptions) -> Plan {
         let transform = match self {
             Self::Quantizer => Transform::None,
-            Self::JointTarget => Transform::Auto,
-            Self::Float | Self::Joint => options.transform,
+            Self::Float | Self::Joint | Self::JointTarget => options.transform,
         };
         let calibrate = CalibrateStage {
             images: IMAGES,
