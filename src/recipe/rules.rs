@@ -58,7 +58,8 @@ pub(super) fn check(root: &Node, form: &[Problem]) -> Vec<Problem> {
             // Mid-tread codes take two bits at least. Principal components may have them, and so has what stands behind a
             // function that has no least value.
             let least = match (transform, codes) {
-                (Transform::Auto, _) | (Transform::Pca | Transform::Block, ComponentCodes::MidRise) => 1.0,
+                (Transform::Auto, _)
+                | (Transform::Pca | Transform::Block, ComponentCodes::Auto | ComponentCodes::MidRise) => 1.0,
                 _ => 2.0,
             };
             kept = Some((*share, least));

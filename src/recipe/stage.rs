@@ -105,7 +105,7 @@ pub struct CalibrateStage {
     pub max_groups: usize,
     /// How the boundaries between groups are found. Default: `automatic`.
     pub partition: PartitionRule,
-    /// Which codes principal components get. Default: `mid_rise`.
+    /// Which codes principal components get. Default: `auto`.
     pub codes: ComponentCodes,
     /// How the quantizers' first ranges are found. Default: `mse`.
     pub initial_ranges: InitialRanges,
@@ -152,7 +152,7 @@ impl Default for CalibrateStage {
             basis: BasisLearning::Fixed,
             max_groups: 8,
             partition: PartitionRule::Automatic,
-            codes: ComponentCodes::MidRise,
+            codes: ComponentCodes::Auto,
             initial_ranges: InitialRanges::Mse,
             bits: None,
             target_bits: None,
@@ -400,8 +400,10 @@ pub enum PartitionRule {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ComponentCodes {
-    /// An even number of levels on both sides of 0, which lies between two: all codes of a width, from 1 bit.
+    /// Site by site what distorts less.
     #[default]
+    Auto,
+    /// 0 lies between two levels: all codes of a width are used, from 1 bit.
     MidRise,
     /// 0 is a level, with as many on either side: one code of a width stays unused, from 2 bits.
     MidTread,

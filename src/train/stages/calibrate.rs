@@ -81,9 +81,9 @@ pub fn calibrate(session: &mut Session<'_>, stage: &CalibrateStage) -> Result<()
     let mut options = Vec::with_capacity(sites.len());
     for (site, statistics) in sites.iter().zip(&statistics) {
         session.may_go_on("calibrate")?;
-        options.push(transforms(stage, site, statistics, positions)?);
+        options.push(options_of(stage, site, statistics, positions)?);
     }
-    let candidates = candidates(stage, &sites, &statistics, &options, &session.stop)?;
+    let candidates = candidates(&sites, &statistics, &options, &session.stop)?;
     session.may_go_on("calibrate")?;
     let values: f64 = sites.iter().map(|s| s.values() as f64).sum();
     let uncompressed = 32.0 * (session.model.values() as f64 - values);
@@ -108,11 +108,10 @@ pub fn calibrate(session: &mut Session<'_>, stage: &CalibrateStage) -> Result<()
     let groups = starts(stage, &sites, &candidates, &plan, start);
     let device = session.device;
     let mut planned = Vec::with_capacity(sites.len());
-    let decided = plan.sites.iter().zip(&candidates).zip(groups);
-    for ((site, options), (((choice, _), measured), groups)) in sites.into_iter().zip(options).zip(decided) {
+    let decided = plan.sites.iter().zip(groups);
+    for ((site, options), ((choice, _), groups)) in sites.into_iter().zip(options).zip(decided) {
         let mut options = options;
-        let transform = options.swap_remove(*choice);
-        let codes = measured.transforms[*choice].distortion.codes;
+        let (transform, codes) = options.swap_remove(*choice);
         planned.push(PlannedSite { site, transform: learnable(transform, stage.basis)?, codes, groups });
     }
     let mut compressor = Compressor::new(&session.model, planned, device)?;
@@ -125,31 +124,40 @@ pub fn calibrate(session: &mut Session<'_>, stage: &CalibrateStage) -> Result<()
     Ok(())
 }
 
-/// The transforms that a site may get, from its statistics.
-fn transforms(
+/// The transforms that a site may get, from its statistics, each with the codes that it may have.
+fn options_of(
     stage: &CalibrateStage,
     site: &Site,
     statistics: &SiteStatistics,
     positions: &[Position],
-) -> Result<Vec<Transform>, LibtorchError> {
+) -> Result<Vec<(Transform, Codes)>, LibtorchError> {
     use recipe::Transform as Wanted;
     let float = |t: &Tensor| t.f_to_kind(Kind::Float);
     let mut options = Vec::new();
     if matches!(stage.transform, Wanted::None | Wanted::Auto) {
-        options.push(Transform::None { mean: float(&statistics.at(Position::After).moments.mean()?)? });
+        // Without a transform a dropped channel is one whose only level is 0.
+        let codes = if site.lower_bound.is_some() { Codes::Unsigned } else { Codes::MidTread };
+        options.push((Transform::None { mean: float(&statistics.at(Position::After).moments.mean()?)? }, codes));
     }
+    let of_components: &[Codes] = match stage.codes {
+        ComponentCodes::Auto => &[Codes::MidRise, Codes::MidTread],
+        ComponentCodes::MidRise => &[Codes::MidRise],
+        ComponentCodes::MidTread => &[Codes::MidTread],
+    };
+    let mut add =
+        |pca: &Pca| options.extend(of_components.iter().map(|&codes| (Transform::Pca(pca.shallow_clone()), codes)));
     for &position in positions {
         let moments = &statistics.at(position).moments;
         let blocks = stage.block_channels < site.channels();
         if matches!(stage.transform, Wanted::Pca | Wanted::Auto) || (stage.transform == Wanted::Block && !blocks) {
             let (basis, mean) = (float(&moments.basis()?)?, float(&moments.mean()?)?);
-            options.push(Transform::Pca(Pca { basis, inverse: None, mean, position, block: None }));
+            add(&Pca { basis, inverse: None, mean, position, block: None });
         }
         if matches!(stage.transform, Wanted::Block | Wanted::Auto) && blocks {
             let (basis, mask) = moments.block_basis(stage.block_channels)?;
             let (basis, mean) = (float(&basis)?, float(&moments.mean()?)?);
             let block = Some(Block { channels: stage.block_channels, mask: float(&mask)? });
-            options.push(Transform::Pca(Pca { basis, inverse: None, mean, position, block }));
+            add(&Pca { basis, inverse: None, mean, position, block });
         }
     }
     Ok(options)
@@ -170,31 +178,22 @@ fn learnable(transform: Transform, learning: BasisLearning) -> Result<Transform,
 /// Distortions of all transforms of all sites, as far as it comes before the run is to stop; they are shared out among the
 /// cores.
 fn candidates(
-    stage: &CalibrateStage,
     sites: &[Site],
     statistics: &[SiteStatistics],
-    options: &[Vec<Transform>],
+    options: &[Vec<(Transform, Codes)>],
     stop: &Stop,
 ) -> Result<Vec<Candidates>, LibtorchError> {
     let mut work = Vec::new();
     for ((site, statistics), options) in sites.iter().zip(statistics).zip(options) {
-        for transform in options {
+        for (transform, codes) in options {
             let side = statistics.at(transform.position());
             let double = |t: &Tensor| t.f_to_kind(Kind::Double);
             let coefficients = match transform {
                 Transform::None { .. } => {
                     let least = Tensor::from(site.lower_bound.unwrap_or(0.0));
-                    // Without a transform a dropped channel is one whose only level is 0.
-                    let codes = if site.lower_bound.is_some() { Codes::Unsigned } else { Codes::MidTread };
-                    side.coefficients(&least, None, codes)?
+                    side.coefficients(&least, None, *codes)?
                 }
-                Transform::Pca(pca) => {
-                    let codes = match stage.codes {
-                        ComponentCodes::MidRise => Codes::MidRise,
-                        ComponentCodes::MidTread => Codes::MidTread,
-                    };
-                    side.coefficients(&double(&pca.mean)?, Some(&double(&pca.basis)?), codes)?
-                }
+                Transform::Pca(pca) => side.coefficients(&double(&pca.mean)?, Some(&double(&pca.basis)?), *codes)?,
             };
             work.push((coefficients, macs_per_coefficient(site, transform, true)));
         }
@@ -219,7 +218,7 @@ fn candidates(
         }
     });
     let mut measured = measured.into_iter().flatten();
-    let of_site = |(site, options): (&Site, &Vec<Transform>)| Candidates {
+    let of_site = |(site, options): (&Site, &Vec<(Transform, Codes)>)| Candidates {
         positions: site.positions(),
         transforms: measured.by_ref().take(options.len()).collect(),
     };
