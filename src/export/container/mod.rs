@@ -6,6 +6,7 @@
 //!
 //! ```
 //! # use dimbit::export::container::{GroupLayout, Placement, Plan, Reader, SiteLayout, Writer};
+//! # use dimbit::libtorch::Codes;
 //! # fn main() -> Result<(), dimbit::export::container::ContainerError> {
 //! let group = GroupLayout { members: vec![0, 2], step: 0.5, offset: 0.0, levels: 3, bits: 3, codes: Codes::MidTread };
 //! let site = SiteLayout {
