@@ -315,10 +315,7 @@ impl SiteCodec {
 
     /// What code 0 stands for, `step` being that of each coefficient: `[kept]`.
     pub(super) fn offset(&self, step: &Tensor) -> Result<Tensor, LibtorchError> {
-        match self.codes {
-            Codes::MidRise => Ok(self.prepared.offset.f_add(&step.f_mul_scalar(0.5)?)?),
-            Codes::Unsigned | Codes::MidTread => Ok(self.prepared.offset.shallow_clone()),
-        }
+        Ok(self.prepared.offset.f_add(&step.f_mul_scalar(self.codes.half())?)?)
     }
 
     /// Without a transform, 1 for channels that are stored and 0 for dropped ones: `[channels]`.
@@ -376,10 +373,7 @@ impl SiteCodec {
 
     /// The value of code 0 in a group that is not dropped and has this step.
     pub fn code_offset(&self, step: f64) -> f64 {
-        match self.codes {
-            Codes::MidRise => step / 2.0,
-            codes => code_offset(&self.site, &self.transform, codes),
-        }
+        code_offset(&self.site, &self.transform, self.codes) + self.codes.half() * step
     }
 
     /// What leads back from kept coefficients to channels, a row for each: `[kept, channels]`; none without a transform.
@@ -471,10 +465,11 @@ fn prepare(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
+pub(super) mod samples {
+    use crate::model::Site;
 
-    fn site() -> Site {
+    /// A ReLU with five channels at 6x7 positions.
+    pub fn site() -> Site {
         Site {
             index: 0,
             name: "relu".into(),
@@ -489,6 +484,12 @@ mod tests {
             folds_inverse: false,
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::samples::site;
+    use super::*;
 
     #[test]
     fn only_a_whole_basis_that_is_orthonormal_counts_as_one() {

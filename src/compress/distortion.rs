@@ -15,8 +15,6 @@ const MAX_RUNS: usize = 64;
 /// Samples of the coefficients that a site has under one transform.
 #[derive(Debug, Clone)]
 pub struct Coefficients {
-    /// Which codes it has.
-    pub codes: Codes,
     /// `[coefficient][sample]`, as they enter the quantizer: without the offset of a kept coefficient.
     pub samples: Vec<Vec<f32>>,
     /// Mean squared gradient of the loss with respect to each coefficient.
@@ -63,8 +61,8 @@ pub struct Choice {
 }
 
 impl Distortion {
-    /// Measures the coefficients of one site.
-    pub fn measure(coefficients: &Coefficients) -> Self {
+    /// Measures the coefficients of one site with one kind of codes.
+    pub fn measure(coefficients: &Coefficients, codes: Codes) -> Self {
         let count = coefficients.samples.len();
         let energy: Vec<f64> =
             (0..count).map(|i| coefficients.variance(i) * coefficients.sensitivity[i].max(0.0)).collect();
@@ -86,8 +84,8 @@ impl Distortion {
                 let weight = coefficients.sensitivity[i].max(0.0);
                 for (k, &step) in steps.iter().enumerate() {
                     sums[k][0][run + 1] += energy[i];
-                    for bits in least_bits(coefficients.codes)..=MAX_BITS {
-                        let error = mean_squared_error(&coefficients.samples[i], step, bits, coefficients.codes);
+                    for bits in least_bits(codes)..=MAX_BITS {
+                        let error = mean_squared_error(&coefficients.samples[i], step, bits, codes);
                         sums[k][bits as usize][run + 1] += weight * error;
                     }
                 }
@@ -98,7 +96,7 @@ impl Distortion {
             f64::from(samples.fold(0.0_f32, |m, &z| m.max(z.abs())))
         };
         let largest = (0..runs).map(of_run).collect();
-        Self { codes: coefficients.codes, order, bounds, steps, largest, sums }
+        Self { codes, order, bounds, steps, largest, sums }
     }
 
     /// Number of runs between which boundaries may lie.
@@ -148,7 +146,7 @@ const ROUNDER: f32 = 12_582_912.0;
 
 fn mean_squared_error(samples: &[f32], step: f64, bits: u32, codes: Codes) -> f64 {
     let (step, levels) = (step as f32, levels(bits, codes) as f32);
-    let half = if codes == Codes::MidRise { 0.5 } else { 0.0 };
+    let half = codes.half() as f32;
     let (high, low) = (levels - half, if codes == Codes::Unsigned { 0.0 } else { -levels - half });
     let inverse = 1.0 / step;
     // Eight sums side by side, since floats are not reordered by the compiler.
@@ -170,7 +168,7 @@ fn mean_squared_error(samples: &[f32], step: f64, bits: u32, codes: Codes) -> f6
 
 #[cfg(test)]
 pub(super) mod samples {
-    use super::Coefficients;
+    use super::{Coefficients, Distortion};
     use crate::libtorch::Codes;
     use proptest::prelude::*;
     use rand::{Rng, SeedableRng};
@@ -193,7 +191,12 @@ pub(super) mod samples {
                 .map(|_| if codes != Codes::Unsigned { normal() * d } else { (normal() * d).max(0.0) } as f32)
                 .collect()
         });
-        Coefficients { codes, samples: samples.collect(), sensitivity: sensitivity.to_vec() }
+        Coefficients { samples: samples.collect(), sensitivity: sensitivity.to_vec() }
+    }
+
+    /// [`gaussian`] coefficients, measured.
+    pub fn measured(deviations: &[f64], sensitivity: &[f64], codes: Codes, count: usize, seed: u64) -> Distortion {
+        Distortion::measure(&gaussian(deviations, sensitivity, codes, count, seed), codes)
     }
 }
 
@@ -203,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_gaussian_at_four_bits_has_the_textbook_error() {
-        let measured = Distortion::measure(&samples::gaussian(&[1.0], &[1.0], Codes::MidTread, 20_000, 1));
+        let measured = samples::measured(&[1.0], &[1.0], Codes::MidTread, 20_000, 1);
         // Fifteen uniform levels on a unit Gaussian: Max (1960) gives 0.0127 for 15 levels. The scan's √2 grid of steps
         // and the sampling may cost a quarter.
         let choice = measured.best_step(0, 1, 4);
@@ -214,7 +217,7 @@ mod tests {
 
     #[test]
     fn mid_rise_codes_have_the_textbook_errors() {
-        let measured = Distortion::measure(&samples::gaussian(&[1.0], &[1.0], Codes::MidRise, 20_000, 1));
+        let measured = samples::measured(&[1.0], &[1.0], Codes::MidRise, 20_000, 1);
         // Max (1960) for uniform levels: 0.3634 with 2, 0.1188 with 4, 0.0115 with 16; less than the grid and the sampling allow
         // for above. Mid-tread codes of two bits, three levels, are left with 0.190.
         for (bits, textbook) in [(1, 0.3634), (2, 0.1188), (4, 0.0115)] {
@@ -225,7 +228,7 @@ mod tests {
 
     #[test]
     fn a_bit_more_never_costs_distortion() {
-        let measured = Distortion::measure(&samples::gaussian(&[1.0, 0.3], &[1.0, 5.0], Codes::MidTread, 2_000, 2));
+        let measured = samples::measured(&[1.0, 0.3], &[1.0, 5.0], Codes::MidTread, 2_000, 2);
         for bits in 2..MAX_BITS {
             assert!(measured.best_step(0, 2, bits + 1).distortion <= measured.best_step(0, 2, bits).distortion);
         }
@@ -235,7 +238,7 @@ mod tests {
     fn dead_coefficients_sort_last_and_cost_nothing() {
         let mut coefficients = samples::gaussian(&[0.0, 1.0, 0.0], &[1.0, 1.0, 1.0], Codes::MidTread, 500, 3);
         coefficients.sensitivity[2] = 0.0;
-        let measured = Distortion::measure(&coefficients);
+        let measured = Distortion::measure(&coefficients, Codes::MidTread);
         assert_eq!(measured.order[0], 1);
         assert_eq!(measured.best_step(1, 3, 0).distortion, 0.0);
     }

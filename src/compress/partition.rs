@@ -331,18 +331,11 @@ fn equal_cuts(runs: usize, groups: usize, before: impl Fn(usize) -> f64) -> Vec<
 
 #[cfg(test)]
 mod tests {
-    use super::super::distortion::{
-        Coefficients,
-        samples::{any_codes, gaussian},
-    };
+    use super::super::distortion::samples::{any_codes, measured};
     use super::*;
     use proptest::prelude::*;
 
     const JOINT: Freedom = Freedom { widths: Widths::Any, max_groups: 8, rule: PartitionRule::Automatic };
-
-    fn measured(coefficients: &Coefficients) -> Distortion {
-        Distortion::measure(coefficients)
-    }
 
     fn only(positions: usize, distortion: Distortion) -> Candidates {
         Candidates { positions, transforms: vec![Candidate { distortion, macs_per_coefficient: 0.0 }] }
@@ -381,7 +374,7 @@ mod tests {
             codes in any_codes(),
         ) {
             let sensitivity = vec![1.0; deviations.len()];
-            let d = measured(&gaussian(&deviations, &sensitivity, codes, 200, 7));
+            let d = measured(&deviations, &sensitivity, codes, 200, 7);
             let price = price.exp2();
             let freedom = Freedom { max_groups, ..JOINT };
             let plan = plan_site(&d, &Intervals::of(&d, freedom), 1, price, freedom);
@@ -396,7 +389,7 @@ mod tests {
         #[test]
         fn a_partition_never_takes_more_than_asked(bits in 0.4_f64..8.0, seed in 0_u64..50, macs in 0.0_f64..200.0) {
             let deviations: Vec<f64> = (0..12).map(|i| 2.0_f64.powi(-(i % 7))).collect();
-            let site = |codes, seed| measured(&gaussian(&deviations, &[1.0; 12], codes, 100, seed));
+            let site = |codes, seed| measured(&deviations, &[1.0; 12], codes, 100, seed);
             let transforms = vec![
                 Candidate { distortion: site(Codes::Unsigned, seed), macs_per_coefficient: 0.0 },
                 Candidate { distortion: site(Codes::MidTread, seed + 1), macs_per_coefficient: 4.0 },
@@ -416,7 +409,7 @@ mod tests {
         #[test]
         fn what_dimension_reduction_drops_first_stays_dropped(kept in 0.2_f64..1.0, seed in 0_u64..20) {
             let deviations: Vec<f64> = (0..16).map(|i| 1.5_f64.powi(-i)).collect();
-            let site = |seed| only(8, measured(&gaussian(&deviations, &[1.0; 16], Codes::MidTread, 100, seed)));
+            let site = |seed| only(8, measured(&deviations, &[1.0; 16], Codes::MidTread, 100, seed));
             let sites = [site(seed), site(seed + 1)];
             let values = 2.0 * 16.0 * 8.0;
             let plan = partition_kept(&sites, kept, kept * values * 4.0, JOINT, f64::INFINITY);
@@ -435,7 +428,7 @@ mod tests {
         // Reverse water-filling: each factor 16 of variance is 2 bits. With one group a coefficient the measured plan
         // follows within one bit, which is what whole widths allow.
         let deviations = [16.0, 4.0, 1.0, 0.25];
-        let d = measured(&gaussian(&deviations, &[1.0; 4], Codes::MidTread, 4_000, 11));
+        let d = measured(&deviations, &[1.0; 4], Codes::MidTread, 4_000, 11);
         let plan = partition(&[only(1, d)], 16.0, Freedom { max_groups: 4, ..JOINT }, f64::INFINITY);
         let bits = bits_of(&plan.sites[0].1);
         assert!(bits.windows(2).all(|w| w[0] >= w[1]), "{bits:?}");
@@ -446,7 +439,7 @@ mod tests {
     fn coefficients_that_carry_nothing_are_dropped() {
         let mut deviations = vec![1.0; 4];
         deviations.extend([1e-6; 12]);
-        let d = measured(&gaussian(&deviations, &[1.0; 16], Codes::MidTread, 500, 13));
+        let d = measured(&deviations, &[1.0; 16], Codes::MidTread, 500, 13);
         let plan = partition(&[only(1, d)], 16.0, JOINT, f64::INFINITY);
         assert_eq!(bits_of(&plan.sites[0].1).iter().filter(|&&bits| bits == 0).count(), 12);
     }
@@ -454,7 +447,7 @@ mod tests {
     #[test]
     fn dimension_reduction_alone_has_one_width() {
         let deviations: Vec<f64> = (0..16).map(|i| 1.5_f64.powi(-i)).collect();
-        let d = measured(&gaussian(&deviations, &[1.0; 16], Codes::MidTread, 500, 17));
+        let d = measured(&deviations, &[1.0; 16], Codes::MidTread, 500, 17);
         let freedom = Freedom { widths: Widths::OneOrDropped(8), max_groups: 2, ..JOINT };
         let plan = partition(&[only(1, d)], 32.0, freedom, f64::INFINITY);
         assert_eq!(bits_of(&plan.sites[0].1), [vec![8; 4], vec![0; 12]].concat());

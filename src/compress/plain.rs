@@ -79,15 +79,11 @@ impl SiteCodec {
         no_grad(|| {
             let (step, range) = self.per_column(quantizers)?;
             // n = range/d is whole, or a half beside a whole number, but for its last digit.
-            let levels = range.f_div(&step)?;
-            let high = match self.codes {
-                Codes::MidRise => levels.f_sub_scalar(0.5)?.f_round()?,
-                Codes::Unsigned | Codes::MidTread => levels.f_round()?,
-            };
+            let half = self.codes.half();
+            let high = range.f_div(&step)?.f_sub_scalar(half)?.f_round()?;
             let low = match self.codes {
                 Codes::Unsigned => high.f_zeros_like()?,
-                Codes::MidTread => high.f_neg()?,
-                Codes::MidRise => high.f_neg()?.f_sub_scalar(1.0)?,
+                Codes::MidTread | Codes::MidRise => high.f_neg()?.f_sub_scalar(2.0 * half)?,
             };
             let transform = match (&self.transform, self.matrices()?) {
                 (Transform::Pca(pca), Some(matrices)) => Some(PlainTransform {
@@ -123,27 +119,10 @@ mod tests {
     use tch::{Device, Kind};
 
     use super::*;
-    use crate::compress::codec::to_rows;
+    use crate::compress::codec::{samples::site, to_rows};
     use crate::compress::transform::Pca;
-    use crate::model::Site;
 
     const CHANNELS: i64 = 5;
-
-    fn site() -> Site {
-        Site {
-            index: 0,
-            name: "relu".into(),
-            kind: "relu".into(),
-            producer: "conv".into(),
-            consumers: vec![],
-            shape: vec![CHANNELS, 6, 7],
-            channels_last: false,
-            lower_bound: Some(0.0),
-            clamp: None,
-            folds_forward: false,
-            folds_inverse: false,
-        }
-    }
 
     fn codec(transform: Transform, codes: Codes) -> (SiteCodec, Quantizers) {
         let groups = vec![vec![3, 0], vec![1], vec![4, 2]];

@@ -36,20 +36,6 @@ pub struct Pca {
     pub block: Option<Block>,
 }
 
-impl Pca {
-    /// Another handle of the same tensors.
-    pub fn shallow_clone(&self) -> Self {
-        let block = |block: &Block| Block { channels: block.channels, mask: block.mask.shallow_clone() };
-        Self {
-            basis: self.basis.shallow_clone(),
-            inverse: self.inverse.as_ref().map(Tensor::shallow_clone),
-            mean: self.mean.shallow_clone(),
-            position: self.position,
-            block: self.block.as_ref().map(block),
-        }
-    }
-}
-
 /// The structure of a block-diagonal basis.
 #[derive(Debug)]
 pub struct Block {

@@ -101,7 +101,7 @@ mod tests {
         let synthesis = analysis.transpose(0, 1).contiguous();
         let mean = Tensor::randn([channels], F) * 0.3;
         let step = Tensor::rand([kept], F) * 0.4 + 0.3;
-        let half = if codes == Codes::MidRise { 0.5 } else { 0.0 };
+        let half = codes.half();
         let range = &step * (Tensor::randint_low(reach[0], reach[1], [kept], F) - half);
         let offset = if codes == Codes::Unsigned { Tensor::randn([kept], F) * 0.3 } else { Tensor::zeros([kept], F) };
         let levels = Tensor::randint_low(-8, 9, [rows, kept], F) + half + (Tensor::rand([rows, kept], F) - 0.5) * 0.8;

@@ -36,6 +36,11 @@ pub enum Codes {
 }
 
 impl Codes {
+    /// What is added to whole levels, in steps.
+    pub fn half(self) -> f64 {
+        if self == Self::MidRise { 0.5 } else { 0.0 }
+    }
+
     pub(super) fn as_int(self) -> c_int {
         self as c_int
     }
@@ -98,11 +103,6 @@ mod tests {
 
     const ALL: [Codes; 3] = [Codes::Unsigned, Codes::MidTread, Codes::MidRise];
 
-    /// What is added to whole levels, in steps.
-    fn half(codes: Codes) -> f64 {
-        if codes == Codes::MidRise { 0.5 } else { 0.0 }
-    }
-
     #[derive(Debug, Clone, PartialEq)]
     struct Found {
         out: Vec<f64>,
@@ -125,7 +125,7 @@ mod tests {
             let (d, q, o) = (case.step[c], case.range[c], case.offset[c]);
             let t = z - o;
             let low = if case.codes == Codes::Unsigned { 0.0 } else { -q };
-            let half = half(case.codes);
+            let half = case.codes.half();
             let rounded = d * ((t / d - half).round_ties_even() + half);
             found.out[i] = if rounded > q {
                 o + q
@@ -205,7 +205,7 @@ mod tests {
             .map(|i| {
                 let c = i % channels.max(1);
                 loop {
-                    let t = step[c] * (draw(-20.0, 20.0).round() + half(codes) + draw(-0.45, 0.45));
+                    let t = step[c] * (draw(-20.0, 20.0).round() + codes.half() + draw(-0.45, 0.45));
                     if (t.abs() - range[c]).abs() > 1e-3 * step[c] && t.abs() > 1e-3 * step[c] {
                         break offset[c] + t;
                     }

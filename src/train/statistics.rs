@@ -12,7 +12,7 @@ use crate::compress::basis::Moments;
 use crate::compress::codec::to_rows;
 use crate::compress::distortion::Coefficients;
 use crate::compress::quantizer::GOLDEN;
-use crate::libtorch::{Codes, LibtorchError, Position};
+use crate::libtorch::{LibtorchError, Position};
 use crate::model::Site;
 use crate::recipe::CalibrateStage;
 
@@ -85,12 +85,7 @@ impl SideStatistics {
     ///
     /// # Errors
     /// If libtorch fails.
-    pub fn coefficients(
-        &self,
-        offset: &Tensor,
-        basis: Option<&Tensor>,
-        codes: Codes,
-    ) -> Result<Coefficients, LibtorchError> {
+    pub fn coefficients(&self, offset: &Tensor, basis: Option<&Tensor>) -> Result<Coefficients, LibtorchError> {
         let values = Tensor::f_cat(&self.samples, 0)?.f_to_kind(Kind::Double)?.f_sub(offset)?;
         let values = match basis {
             Some(basis) => values.f_matmul(basis)?,
@@ -99,7 +94,7 @@ impl SideStatistics {
         let columns = values.f_to_kind(Kind::Float)?.f_to_device(tch::Device::Cpu)?.f_transpose(0, 1)?.f_unbind(0)?;
         let samples = columns.iter().map(|column| Ok(Vec::<f32>::try_from(column.f_contiguous()?)?));
         let samples = samples.collect::<Result<Vec<_>, LibtorchError>>()?;
-        Ok(Coefficients { codes, samples, sensitivity: self.gradients.second_moments(basis)? })
+        Ok(Coefficients { samples, sensitivity: self.gradients.second_moments(basis)? })
     }
 }
 

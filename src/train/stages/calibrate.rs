@@ -1,5 +1,6 @@
 //! The calibration: statistics of every site over training images, then bases, transforms, groups and first quantizers.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use tch::{Kind, Tensor};
@@ -81,7 +82,7 @@ pub fn calibrate(session: &mut Session<'_>, stage: &CalibrateStage) -> Result<()
     let mut options = Vec::with_capacity(sites.len());
     for (site, statistics) in sites.iter().zip(&statistics) {
         session.may_go_on("calibrate")?;
-        options.push(options_of(stage, site, statistics, positions)?);
+        options.push(transforms(stage, site, statistics, positions)?);
     }
     let candidates = candidates(&sites, &statistics, &options, &session.stop)?;
     session.may_go_on("calibrate")?;
@@ -108,10 +109,10 @@ pub fn calibrate(session: &mut Session<'_>, stage: &CalibrateStage) -> Result<()
     let groups = starts(stage, &sites, &candidates, &plan, start);
     let device = session.device;
     let mut planned = Vec::with_capacity(sites.len());
-    let decided = plan.sites.iter().zip(groups);
-    for ((site, options), ((choice, _), groups)) in sites.into_iter().zip(options).zip(decided) {
-        let mut options = options;
-        let (transform, codes) = options.swap_remove(*choice);
+    let decided = plan.sites.iter().zip(&candidates).zip(groups);
+    for ((site, mut options), (((choice, _), measured), groups)) in sites.into_iter().zip(options).zip(decided) {
+        let (transform, _) = options.swap_remove(of_candidates(&options)[*choice]);
+        let codes = measured.transforms[*choice].distortion.codes;
         planned.push(PlannedSite { site, transform: learnable(transform, stage.basis)?, codes, groups });
     }
     let mut compressor = Compressor::new(&session.model, planned, device)?;
@@ -124,40 +125,46 @@ pub fn calibrate(session: &mut Session<'_>, stage: &CalibrateStage) -> Result<()
     Ok(())
 }
 
-/// The transforms that a site may get, from its statistics, each with the codes that it may have.
-fn options_of(
+/// A transform that a site may get, with the kinds of codes that it may have there.
+type Choice = (Transform, &'static [Codes]);
+
+/// The index in a site's `choices` of each of its candidates: one for each kind of codes.
+fn of_candidates(choices: &[Choice]) -> Vec<usize> {
+    choices.iter().enumerate().flat_map(|(index, (_, kinds))| kinds.iter().map(move |_| index)).collect()
+}
+
+/// The transforms that a site may get, from its statistics.
+fn transforms(
     stage: &CalibrateStage,
     site: &Site,
     statistics: &SiteStatistics,
     positions: &[Position],
-) -> Result<Vec<(Transform, Codes)>, LibtorchError> {
+) -> Result<Vec<Choice>, LibtorchError> {
     use recipe::Transform as Wanted;
     let float = |t: &Tensor| t.f_to_kind(Kind::Float);
     let mut options = Vec::new();
     if matches!(stage.transform, Wanted::None | Wanted::Auto) {
         // Without a transform a dropped channel is one whose only level is 0.
-        let codes = if site.lower_bound.is_some() { Codes::Unsigned } else { Codes::MidTread };
+        let codes: &[Codes] = if site.lower_bound.is_some() { &[Codes::Unsigned] } else { &[Codes::MidTread] };
         options.push((Transform::None { mean: float(&statistics.at(Position::After).moments.mean()?)? }, codes));
     }
-    let of_components: &[Codes] = match stage.codes {
+    let of_components: &'static [Codes] = match stage.codes {
         ComponentCodes::Auto => &[Codes::MidRise, Codes::MidTread],
         ComponentCodes::MidRise => &[Codes::MidRise],
         ComponentCodes::MidTread => &[Codes::MidTread],
     };
-    let mut add =
-        |pca: &Pca| options.extend(of_components.iter().map(|&codes| (Transform::Pca(pca.shallow_clone()), codes)));
     for &position in positions {
         let moments = &statistics.at(position).moments;
         let blocks = stage.block_channels < site.channels();
         if matches!(stage.transform, Wanted::Pca | Wanted::Auto) || (stage.transform == Wanted::Block && !blocks) {
             let (basis, mean) = (float(&moments.basis()?)?, float(&moments.mean()?)?);
-            add(&Pca { basis, inverse: None, mean, position, block: None });
+            options.push((Transform::Pca(Pca { basis, inverse: None, mean, position, block: None }), of_components));
         }
         if matches!(stage.transform, Wanted::Block | Wanted::Auto) && blocks {
             let (basis, mask) = moments.block_basis(stage.block_channels)?;
             let (basis, mean) = (float(&basis)?, float(&moments.mean()?)?);
             let block = Some(Block { channels: stage.block_channels, mask: float(&mask)? });
-            add(&Pca { basis, inverse: None, mean, position, block });
+            options.push((Transform::Pca(Pca { basis, inverse: None, mean, position, block }), of_components));
         }
     }
     Ok(options)
@@ -180,22 +187,23 @@ fn learnable(transform: Transform, learning: BasisLearning) -> Result<Transform,
 fn candidates(
     sites: &[Site],
     statistics: &[SiteStatistics],
-    options: &[Vec<(Transform, Codes)>],
+    options: &[Vec<Choice>],
     stop: &Stop,
 ) -> Result<Vec<Candidates>, LibtorchError> {
     let mut work = Vec::new();
     for ((site, statistics), options) in sites.iter().zip(statistics).zip(options) {
-        for (transform, codes) in options {
+        for (transform, kinds) in options {
             let side = statistics.at(transform.position());
             let double = |t: &Tensor| t.f_to_kind(Kind::Double);
             let coefficients = match transform {
                 Transform::None { .. } => {
                     let least = Tensor::from(site.lower_bound.unwrap_or(0.0));
-                    side.coefficients(&least, None, *codes)?
+                    side.coefficients(&least, None)?
                 }
-                Transform::Pca(pca) => side.coefficients(&double(&pca.mean)?, Some(&double(&pca.basis)?), *codes)?,
+                Transform::Pca(pca) => side.coefficients(&double(&pca.mean)?, Some(&double(&pca.basis)?))?,
             };
-            work.push((coefficients, macs_per_coefficient(site, transform, true)));
+            let (coefficients, macs) = (Arc::new(coefficients), macs_per_coefficient(site, transform, true));
+            work.extend(kinds.iter().map(|&codes| (Arc::clone(&coefficients), codes, macs)));
         }
     }
     let mut measured: Vec<Option<Candidate>> = work.iter().map(|_| None).collect();
@@ -207,9 +215,11 @@ fn candidates(
             scope.spawn(|| {
                 while !stop.is_asked() {
                     let index = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                    let Some((coefficients, macs)) = work.get(index) else { break };
-                    let found =
-                        Candidate { distortion: Distortion::measure(coefficients), macs_per_coefficient: *macs };
+                    let Some((coefficients, codes, macs)) = work.get(index) else { break };
+                    let found = Candidate {
+                        distortion: Distortion::measure(coefficients, *codes),
+                        macs_per_coefficient: *macs,
+                    };
                     if let Ok(mut measured) = done.lock() {
                         measured[index] = Some(found);
                     }
@@ -218,9 +228,9 @@ fn candidates(
         }
     });
     let mut measured = measured.into_iter().flatten();
-    let of_site = |(site, options): (&Site, &Vec<(Transform, Codes)>)| Candidates {
+    let of_site = |(site, options): (&Site, &Vec<Choice>)| Candidates {
         positions: site.positions(),
-        transforms: measured.by_ref().take(options.len()).collect(),
+        transforms: measured.by_ref().take(of_candidates(options).len()).collect(),
     };
     Ok(sites.iter().zip(options).map(of_site).collect())
 }
