@@ -35,6 +35,7 @@ fn main() {
         .file("src/libtorch/cpp/sites.cpp")
         .file("src/libtorch/cpp/quantize.cpp")
         .file("src/libtorch/cpp/quantize_cuda.cpp")
+        .file("src/libtorch/cpp/training_folds.cpp")
         .file("src/libtorch/cpp/unshared.cpp")
         .compile("dimbit_cpp");
     link(&lib);

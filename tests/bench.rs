@@ -46,8 +46,20 @@ fn every_row_has_its_time_and_its_peak() {
 
 #[test]
 fn a_few_rows_as_a_table_without_memory() {
-    let text =
-        bench(&["--steps", "1", "--rows", "joint", "--transform", "auto", "--distillation", "--no-memory"]).fine();
+    let text = bench(&[
+        "--steps",
+        "1",
+        "--rows",
+        "joint",
+        "--transform",
+        "auto",
+        "--distillation",
+        "--no-memory",
+        "--placement",
+        "auto",
+        "--freeze-batch-norm",
+    ])
+    .fine();
     let lines: Vec<&str> = text.lines().collect();
     assert!(lines[0].starts_with("tiny-scripted · 3x32x32, batch 4 · cpu"), "{text}");
     assert!(lines[0].ends_with("1 round, with the float network beside"), "{text}");

@@ -17,9 +17,9 @@ fn bits(tensor: &Tensor) -> Vec<u32> {
 }
 
 /// The sites at which layers keep codes, and the bits of the logits and of all gradients, by name.
-fn step(run: &mut OpenedRun, saved: Saved, width: f64) -> (usize, Vec<(String, Vec<u32>)>) {
+fn step(run: &mut OpenedRun, saved: Saved, width: f64, freeze_norm: bool) -> (usize, Vec<(String, Vec<u32>)>) {
     let compressor = run.compressor.as_ref().unwrap();
-    run.model.network.set_train(true, false).unwrap();
+    run.model.network.set_train(true, freeze_norm).unwrap();
     let values: Vec<f32> = (0..6 * 3 * 32 * 32).map(|i| (i as f32 * 12.9898).sin() * 2.0).collect();
     let images = Tensor::from_slice(&values).reshape([6, 3, 32, 32]).set_requires_grad(true);
     let now = compressor.quantizers().unwrap();
@@ -28,10 +28,9 @@ fn step(run: &mut OpenedRun, saved: Saved, width: f64) -> (usize, Vec<(String, V
     let quantizers = Quantizers { step: leaf(now.step / width), range: leaf(now.range * 1.037) };
     // Dropout draws the same.
     tch::manual_seed(7);
-    let forward = run
-        .model
-        .network
-        .forward_saving(&images, saved, |site, position, x| compressor.hook_activated(site, position, x, &quantizers));
+    let (step, range) = (quantizers.step.shallow_clone(), quantizers.range.shallow_clone());
+    let mut pass = compressor.training_pass(Quantizers { step, range });
+    let forward = run.model.network.forward_training(&images, saved, |site, asked| pass.answer(site, asked));
     let (logits, packed) = forward.unwrap();
     let weights = Tensor::arange(logits.numel() as i64, (Kind::Float, Device::Cpu)).cos().reshape(logits.size());
     (&logits * weights).sum(Kind::Float).backward();
@@ -60,9 +59,9 @@ fn gradients_are_bit_for_bit_those_of_kept_values() {
             let _ = tensor.tensor.set_requires_grad(true);
         }
         // Widths as they are, and finer by a factor that fills no code exactly.
-        for width in [1.0, 5.3] {
-            let (none, full) = step(&mut opened, Saved::Full, width);
-            let (some, packed) = step(&mut opened, Saved::Packed, width);
+        for (width, freeze_norm) in [(1.0, false), (5.3, false), (1.0, true)] {
+            let (none, full) = step(&mut opened, Saved::Full, width, freeze_norm);
+            let (some, packed) = step(&mut opened, Saved::Packed, width, freeze_norm);
             assert_eq!(none, 0);
             assert!(some >= 3, "codes at {some} sites only: {recipe}");
             assert_eq!(full.len(), packed.len());

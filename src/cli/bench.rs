@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::{print, value};
-use crate::recipe::{Device, InputShape, Recipe, SaveActivations, Transform};
+use crate::recipe::{Device, InputShape, Placement, Recipe, SaveActivations, Transform};
 use crate::report::{Console, Event, Sink, Verbosity, bench_table};
 use crate::train::{BenchOptions, Loading, Moment, Row, TrainError, WARM_UP, bench, bench_loading, peak_of_row};
 
@@ -53,6 +53,13 @@ pub struct Bench {
     /// What convolutions keep of compressed activations for their backward pass, as the recipe's key says.
     #[arg(long, value_enum, default_value_t = Kept::Full)]
     save_activations: Kept,
+    /// On which side of the activation functions the transforms of the joint rows stand.
+    #[arg(long, value_enum, default_value_t = Side::Before)]
+    placement: Side,
+    /// Let batch normalisation use its running statistics, in all rows: the layer in front of a codec then carries out its
+    /// transform.
+    #[arg(long)]
+    freeze_batch_norm: bool,
     /// Leave out the peak memory, for which each row takes some more steps in a process of its own.
     #[arg(long)]
     no_memory: bool,
@@ -82,6 +89,16 @@ enum Kept {
     Full,
     /// Their integer codes.
     Packed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Side {
+    /// On the pre-activations.
+    Before,
+    /// On what the activation functions give.
+    After,
+    /// Site by site where it pays.
+    Auto,
 }
 
 fn bits(text: &str) -> Result<f64, String> {
@@ -165,6 +182,12 @@ impl Bench {
                 Kept::Full => SaveActivations::Full,
                 Kept::Packed => SaveActivations::Packed,
             },
+            placement: match self.placement {
+                Side::Before => Placement::Before,
+                Side::After => Placement::After,
+                Side::Auto => Placement::Auto,
+            },
+            freeze_batch_norm: self.freeze_batch_norm,
         }
     }
 

@@ -14,7 +14,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::basis::is_orthonormal;
 use super::transform::{Pca, Transform};
-use crate::libtorch::{Clamp, CodecParts, Codes, LibtorchError, Position, codec, quantize};
+use crate::libtorch::{Affine, Clamp, CodecParts, Codes, LibtorchError, Position, codec, quantize};
 use crate::model::Site;
 
 /// The codec of one site. Steps and ranges live in the [`Compressor`](super::compressor::Compressor).
@@ -90,6 +90,17 @@ impl Matrices {
     fn analyse(&self, rows: &Tensor) -> Result<Tensor, LibtorchError> {
         Ok(self.bias.f_addmm(rows, &self.analysis)?)
     }
+}
+
+/// Which halves of its transform a codec carries out by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Halves {
+    /// Both.
+    Both,
+    /// From channels to coefficients: the readers take coefficients.
+    Analysis,
+    /// From coefficients to channels: the layer in front gives coefficients.
+    Synthesis,
 }
 
 /// Steps and ranges of all groups of the network as they enter a forward pass: `[groups]` each, with gradients.
@@ -194,20 +205,35 @@ impl SiteCodec {
         activation: Clamp,
     ) -> Result<Option<Tensor>, LibtorchError> {
         let Some(matrices) = self.matrices()?.filter(|_| self.kept() > 0) else { return Ok(None) };
+        self.carried_out(x, quantizers, &matrices, Halves::Both, activation).map(Some)
+    }
+
+    /// The codec but for the half that a neighbouring layer carries out.
+    pub(super) fn carried_out(
+        &self,
+        x: &Tensor,
+        quantizers: &Quantizers,
+        matrices: &Matrices,
+        halves: Halves,
+        activation: Clamp,
+    ) -> Result<Tensor, LibtorchError> {
         let (step, range) = self.per_column(quantizers)?;
+        let analysis = Affine { matrix: &matrices.analysis, constant: &matrices.bias };
+        let synthesis = Affine { matrix: &matrices.synthesis, constant: self.transform.mean() };
         let parts = CodecParts {
-            analysis: &matrices.analysis,
-            bias: &matrices.bias,
-            synthesis: &matrices.synthesis,
-            mean: self.transform.mean(),
+            analysis: (halves != Halves::Synthesis).then_some(analysis),
+            synthesis: (halves != Halves::Analysis).then_some(synthesis),
             step: &step,
             range: &range,
             offset: &self.prepared.offset,
             codes: self.codes,
-            orthonormal: matrices.orthonormal,
+            orthonormal: matrices.orthonormal && halves == Halves::Both,
         };
-        let reconstructed = codec(&to_rows(x, &self.site)?, &parts, activation)?;
-        from_rows(&reconstructed, x, &self.site).map(Some)
+        let rows = match halves {
+            Halves::Synthesis => rows_of(x, &self.site, self.kept() as i64)?,
+            _ => to_rows(x, &self.site)?,
+        };
+        from_rows(&codec(&rows, &parts, activation)?, x, &self.site)
     }
 
     /// Behind the activation function a reconstruction is known not to lie below the function's least value; where the
@@ -399,19 +425,26 @@ impl SiteCodec {
 /// # Errors
 /// If the shape is not the site's.
 pub fn to_rows(x: &Tensor, site: &Site) -> Result<Tensor, LibtorchError> {
-    let last = if site.channels_last { x.shallow_clone() } else { x.f_movedim_int(1, -1)? };
-    Ok(last.f_reshape([-1, site.shape[0]])?)
+    rows_of(x, site, site.shape[0])
 }
 
-/// The way back from [`to_rows`] to the shape of `like`.
+/// [`to_rows`] of a tensor with as many columns in place of the site's channels.
+fn rows_of(x: &Tensor, site: &Site, columns: i64) -> Result<Tensor, LibtorchError> {
+    let last = if site.channels_last { x.shallow_clone() } else { x.f_movedim_int(1, -1)? };
+    Ok(last.f_reshape([-1, columns])?)
+}
+
+/// The way back from [`to_rows`] to the shape of `like`, with the columns of `rows` in place of its channels.
 fn from_rows(rows: &Tensor, like: &Tensor, site: &Site) -> Result<Tensor, LibtorchError> {
     let mut shape = like.size();
     if site.channels_last {
-        return Ok(rows.f_reshape(&shape)?);
+        shape.pop();
+    } else {
+        shape.remove(1);
     }
-    let channels = shape.remove(1);
-    shape.push(channels);
-    Ok(rows.f_reshape(&shape)?.f_movedim_int(-1, 1)?)
+    shape.extend(rows.size().last());
+    let last = rows.f_reshape(&shape)?;
+    Ok(if site.channels_last { last } else { last.f_movedim_int(-1, 1)? })
 }
 
 /// Codes without a sign begin at the activation function's least value.
@@ -482,6 +515,7 @@ pub(super) mod samples {
             clamp: None,
             folds_forward: false,
             folds_inverse: false,
+            readers_train_folded: false,
         }
     }
 }

@@ -177,8 +177,8 @@ impl Compressor {
         self.codec_at(site, position).map(|index| self.codecs[index].apply(x, quantizers)).transpose()
     }
 
-    /// Like [`Self::hook`] in fewer passes over memory, for training: the same but for the order of sums. Codecs take the place
-    /// of their activation functions where they can, and are then never called with what such a function gives.
+    /// Like [`Self::hook`] in fewer passes over memory: the same but for the order of sums. Codecs take the place of their
+    /// activation functions where they can, and are then never called with what such a function gives.
     ///
     /// # Errors
     /// If the shape is not the site's.

@@ -1,22 +1,28 @@
 //! A codec with a fixed transform in one pass over memory, forward and backward.
 
 use tch::Tensor;
+use torch_sys::C_tensor;
 
 use super::error::LibtorchError;
 use super::ffi::{self, call};
 use super::quantize::{Clamp, Codes};
 
+/// A transform of rows: `x·matrix + constant`.
+#[derive(Debug, Clone, Copy)]
+pub struct Affine<'a> {
+    /// `[columns of x, columns of the result]`.
+    pub matrix: &'a Tensor,
+    /// `[columns of the result]`.
+    pub constant: &'a Tensor,
+}
+
 /// What a codec is made of; all of one kind, on one device.
 #[derive(Debug)]
 pub struct CodecParts<'a> {
-    /// `[channels, kept]`.
-    pub analysis: &'a Tensor,
-    /// `[kept]`.
-    pub bias: &'a Tensor,
-    /// `[kept, channels]`.
-    pub synthesis: &'a Tensor,
-    /// `[channels]`.
-    pub mean: &'a Tensor,
+    /// From channels to coefficients, `[channels, kept]`; none where the layer in front gives coefficients.
+    pub analysis: Option<Affine<'a>>,
+    /// From coefficients to channels, `[kept, channels]`; none where the layers behind take coefficients. One of both is there.
+    pub synthesis: Option<Affine<'a>>,
     /// Step of each coefficient: `[kept]`, > 0.
     pub step: &'a Tensor,
     /// Range of each coefficient: `[kept]`.
@@ -30,19 +36,23 @@ pub struct CodecParts<'a> {
     pub orthonormal: bool,
 }
 
-/// `f(Q(x·analysis + bias)·synthesis + mean)`, with the gradients of [`quantize`](super::quantize) and without one of `x`
-/// where `f` clamps.
+/// `f(synthesis(Q(analysis(x))))`, with the gradients of [`quantize`](super::quantize) and without one of `x` where `f` clamps.
+/// A transform that is missing is left out, and `f` is for results of a synthesis alone.
 ///
 /// On the CPU in float32, with bases that don't learn, a few rows at a time go through all of it while they are in the cache;
 /// otherwise, and where libtorch has no small matrix products for the CPU, ATen's operations follow one
 /// another and give the same but for the order of sums.
 ///
-/// * `x`: `[rows, channels]`
+/// * `x`: `[rows, channels]`, `[rows, kept]` without an analysis
 ///
 /// # Errors
 /// If the shapes, kinds or devices don't fit, or on any failure of libtorch.
 pub fn codec(x: &Tensor, parts: &CodecParts<'_>, activation: Clamp) -> Result<Tensor, LibtorchError> {
     run(x, parts, activation, true)
+}
+
+fn pointer(tensor: Option<&Tensor>) -> *const C_tensor {
+    tensor.map_or(std::ptr::null(), Tensor::as_ptr)
 }
 
 fn run(x: &Tensor, parts: &CodecParts<'_>, activation: Clamp, fused: bool) -> Result<Tensor, LibtorchError> {
@@ -54,10 +64,10 @@ fn run(x: &Tensor, parts: &CodecParts<'_>, activation: Clamp, fused: bool) -> Re
             parts.step.as_ptr(),
             parts.range.as_ptr(),
             parts.offset.as_ptr(),
-            parts.analysis.as_ptr(),
-            parts.bias.as_ptr(),
-            parts.synthesis.as_ptr(),
-            parts.mean.as_ptr(),
+            pointer(parts.analysis.map(|affine| affine.matrix)),
+            pointer(parts.analysis.map(|affine| affine.constant)),
+            pointer(parts.synthesis.map(|affine| affine.matrix)),
+            pointer(parts.synthesis.map(|affine| affine.constant)),
             parts.codes.as_int(),
             activation.low,
             activation.high,
@@ -79,6 +89,14 @@ mod tests {
 
     use super::*;
 
+    /// Which transforms a codec has.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Halves {
+        Both,
+        NoAnalysis,
+        NoSynthesis,
+    }
+
     struct Case {
         x: Tensor,
         grad: Tensor,
@@ -86,6 +104,7 @@ mod tests {
         quantizer: [Tensor; 3],
         codes: Codes,
         orthonormal: bool,
+        halves: Halves,
     }
 
     const F: (Kind, Device) = (Kind::Float, Device::Cpu);
@@ -117,21 +136,47 @@ mod tests {
             quantizer: [step, range, offset],
             codes,
             orthonormal,
+            halves: Halves::Both,
         }
     }
 
     /// The output, and the gradients of `x`, step and range.
     fn carried_out(case: &Case, activation: Clamp, fused: bool) -> [Tensor; 4] {
         let leaf = |t: &Tensor| t.detach().copy().set_requires_grad(true);
-        let [analysis, bias, synthesis, mean] = &case.matrices;
         let (x, step, range) = (leaf(&case.x), leaf(&case.quantizer[0]), leaf(&case.quantizer[1]));
-        let offset = &case.quantizer[2];
-        let (codes, orthonormal) = (case.codes, case.orthonormal);
-        let parts =
-            CodecParts { analysis, bias, synthesis, mean, step: &step, range: &range, offset, codes, orthonormal };
+        let parts = CodecParts { step: &step, range: &range, ..case.parts() };
         let out = run(&x, &parts, activation, fused).unwrap();
         (&out * &case.grad).sum(Kind::Float).backward();
         [out.detach(), x.grad(), step.grad(), range.grad()]
+    }
+
+    impl Case {
+        fn parts(&self) -> CodecParts<'_> {
+            let [analysis, bias, synthesis, mean] = &self.matrices;
+            let [step, range, offset] = &self.quantizer;
+            let analysis = Affine { matrix: analysis, constant: bias };
+            let synthesis = Affine { matrix: synthesis, constant: mean };
+            CodecParts {
+                analysis: (self.halves != Halves::NoAnalysis).then_some(analysis),
+                synthesis: (self.halves != Halves::NoSynthesis).then_some(synthesis),
+                step,
+                range,
+                offset,
+                codes: self.codes,
+                orthonormal: self.orthonormal && self.halves == Halves::Both,
+            }
+        }
+
+        /// The same with coefficients in place of the channels on one side.
+        fn with(mut self, halves: Halves) -> Self {
+            let [analysis, bias, _, _] = &self.matrices;
+            match halves {
+                Halves::Both => {}
+                Halves::NoAnalysis => self.x = bias.addmm(&self.x, analysis),
+                Halves::NoSynthesis => self.grad = self.grad.narrow(1, 0, bias.numel() as i64).contiguous(),
+            }
+            Self { halves, ..self }
+        }
     }
 
     /// Largest difference relative to the largest magnitude, or to `usual` if that is larger.
@@ -148,13 +193,15 @@ mod tests {
         /// `rows` random terms comes to some √rows/5).
         #[test]
         fn one_pass_gives_what_the_parts_give(
-            rows in 1_i64..700, channels in 1_i64..70, share in prop_oneof![0.05_f64..1.0, Just(1.0)], kind in 0_usize..3, clamps in 0_usize..3,
+            rows in 1_i64..700, channels in 1_i64..70, share in prop_oneof![0.05_f64..1.0, Just(1.0)], kind in 0_usize..3, clamps in 0_usize..3, halves in 0_usize..4,
             reach in prop_oneof![Just([1, 7]), Just([7, 9]), Just([8, 10])], seed in 0_i64..1000,
         ) {
             let kept = ((channels as f64 * share).ceil() as i64).clamp(1, channels);
-            let activation = [Clamp::NONE, Clamp { low: 0.0, high: f64::INFINITY }, Clamp { low: 0.0, high: 0.5 }][clamps];
+            let halves = [Halves::Both, Halves::Both, Halves::NoAnalysis, Halves::NoSynthesis][halves];
+            let clamps = [Clamp::NONE, Clamp { low: 0.0, high: f64::INFINITY }, Clamp { low: 0.0, high: 0.5 }][clamps];
+            let activation = if halves == Halves::NoSynthesis { Clamp::NONE } else { clamps };
             let codes = [Codes::Unsigned, Codes::MidTread, Codes::MidRise][kind];
-            let case = case(rows, channels, kept, codes, reach, seed);
+            let case = case(rows, channels, kept, codes, reach, seed).with(halves);
             let fused = carried_out(&case, activation, true);
             let reference = carried_out(&case, activation, false);
             let sum = (rows as f64).sqrt() / 5.0;
@@ -212,24 +259,21 @@ mod tests {
 
     #[test]
     fn shapes_that_do_not_fit_are_refused() {
-        let case = case(4, 6, 3, Codes::MidTread, [1, 7], 3);
-        let [analysis, bias, synthesis, mean] = &case.matrices;
-        let [step, range, offset] = &case.quantizer;
-        let parts = CodecParts {
-            analysis,
-            bias,
-            synthesis,
-            mean,
-            step,
-            range,
-            offset,
-            codes: Codes::MidTread,
-            orthonormal: false,
+        let refused = |case: &Case, x: &Tensor, activation: Clamp| {
+            codec(x, &case.parts(), activation).expect_err("the shapes don't fit").to_string()
         };
         let wide = Tensor::zeros([4, 7], F);
-        let text = codec(&wide, &parts, Clamp::NONE).unwrap_err().to_string();
+        let whole = case(4, 6, 3, Codes::MidTread, [1, 7], 3);
+        let text = refused(&whole, &wide, Clamp::NONE);
         assert!(text.contains("7 channels and 3 steps"), "{text}");
-        let short = CodecParts { range: &range.narrow(0, 0, 2), ..parts };
-        assert!(codec(&case.x, &short, Clamp::NONE).unwrap_err().to_string().contains("3 steps, but a parameter"));
+        let short = CodecParts { range: &whole.quantizer[1].narrow(0, 0, 2), ..whole.parts() };
+        assert!(codec(&whole.x, &short, Clamp::NONE).unwrap_err().to_string().contains("3 steps, but a parameter"));
+        let back = whole.with(Halves::NoAnalysis);
+        assert!(refused(&back, &wide, Clamp::NONE).contains("7 coefficients, but 3 steps"));
+        let none = CodecParts { synthesis: None, ..back.parts() };
+        assert!(codec(&back.x, &none, Clamp::NONE).unwrap_err().to_string().contains("none at all"));
+        let forth = case(4, 6, 3, Codes::MidTread, [1, 7], 3).with(Halves::NoSynthesis);
+        let relu = Clamp { low: 0.0, high: f64::INFINITY };
+        assert!(refused(&forth, &forth.x, relu).contains("no activation function"));
     }
 }

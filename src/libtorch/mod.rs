@@ -15,10 +15,12 @@ mod runtime;
 mod unshared;
 
 pub use bake::{Baked, BakedSite, BakedTransform, Folded, extra_file};
-pub use codec::{CodecParts, codec};
+pub use codec::{Affine, CodecParts, codec};
 pub use error::LibtorchError;
 pub use listing::{Argument, Constant, Listing, Step, ValueKind, ValueType};
-pub use network::{Compute, Fold, Hooked, NamedTensor, Network, Observed, Position, RawSite, RawStored, Saved, Survey};
+pub use network::{
+    Asked, Compute, Fold, Hooked, NamedTensor, Network, Observed, Position, RawSite, RawStored, Saved, Survey,
+};
 pub use quantize::{Clamp, Codes, quantize};
 pub use runtime::{cuda_devices, generator_state, peak_memory, set_deterministic, set_generator_state, version};
 pub use unshared::Unshared;

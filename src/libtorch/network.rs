@@ -35,6 +35,20 @@ pub enum Hooked {
     Activated(Tensor),
 }
 
+/// What a run asks of a training pass at a site.
+#[derive(Debug, Clone, Copy)]
+pub enum Asked<'a> {
+    /// What to go on with in place of this tensor.
+    Tensor(Position, &'a Tensor),
+    /// Whether neighbouring layers are to carry out half of the codec's transform: the layer in front the analysis of a codec
+    /// before the activation function, the readers the synthesis of one behind it. [`Hooked::Replaced`] holds that half, its
+    /// matrix with the constant as a last row: `[channels + 1, kept]` or `[kept + 1, channels]`. Then coefficients come in at
+    /// the codec, or have to go out. It is asked only where it is exact: of a layer in front before its tensor comes, with
+    /// batch normalisation between the two in evaluation; of readers behind the codec's own answer, where
+    /// [`RawSite::readers_train_folded`] says so.
+    Fold(Position),
+}
+
 /// What the layers behind a codec keep of its output for their backward pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Saved {
@@ -74,6 +88,8 @@ pub struct RawSite {
     pub folds_forward: Fold,
     /// Where the inverse half of a channel transform behind the activation function folds into its readers.
     pub folds_inverse: Fold,
+    /// The readers can take the inverse half over while they train.
+    pub readers_train_folded: bool,
 }
 
 /// For which shapes half of a site's channel transform folds exactly into the layers around it.
@@ -342,34 +358,42 @@ impl Network {
     ///
     /// # Errors
     /// [`LibtorchError::Hook`] with the hook's own error, [`LibtorchError::Forward`] if the input doesn't fit.
-    pub fn forward<F, H, E>(&self, input: &Tensor, hook: F) -> Result<Tensor, LibtorchError>
+    pub fn forward<F, H, E>(&self, input: &Tensor, mut hook: F) -> Result<Tensor, LibtorchError>
     where
         F: FnMut(usize, Position, &Tensor) -> Result<H, E>,
         H: Into<Hooked>,
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        Ok(self.forward_saving(input, Saved::Full, hook)?.0)
+        let (logits, _) = self.forward_training(input, Saved::Full, |site, asked| match asked {
+            Asked::Tensor(position, x) => hook(site, position, x).map(Into::into),
+            Asked::Fold(_) => Ok(Hooked::Unchanged),
+        })?;
+        Ok(logits)
     }
 
-    /// Like [`Self::forward`], with a say in what layers keep of the tensors that the hooks put in. Returns also of how many
-    /// sites that is codes.
+    /// Like [`Self::forward`], with a say in what layers keep of the tensors that are put in, and in what they carry out
+    /// themselves ([`Asked`]). Returns also at how many sites layers keep codes.
     ///
     /// # Errors
     /// As [`Self::forward`].
-    pub fn forward_saving<F, H, E>(
+    pub fn forward_training<F, E>(
         &self,
         input: &Tensor,
         saved: Saved,
-        mut hook: F,
+        mut answer: F,
     ) -> Result<(Tensor, usize), LibtorchError>
     where
-        F: FnMut(usize, Position, &Tensor) -> Result<H, E>,
-        H: Into<Hooked>,
+        F: FnMut(usize, Asked<'_>) -> Result<Hooked, E>,
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let mut visit = |call: HookCall| -> Result<Hooked, Box<dyn std::error::Error + Send + Sync>> {
-            let position = if call.position == 0 { Position::Before } else { Position::After };
-            hook(call.index, position, call.input).map(Into::into).map_err(Into::into)
+            let asked = match call.position {
+                0 => Asked::Tensor(Position::Before, call.input),
+                3 => Asked::Fold(Position::Before),
+                4 => Asked::Fold(Position::After),
+                _ => Asked::Tensor(Position::After, call.input),
+            };
+            answer(call.index, asked).map_err(Into::into)
         };
         self.run(input, false, saved, &mut visit)
     }

@@ -38,6 +38,8 @@ pub struct Site {
     /// convolution with padding 0 or a linear layer over the channels. Padding makes it false: the zeros around the
     /// image would have to be transformed values. For a codec after the activation function, with no clamp behind it.
     pub folds_inverse: bool,
+    /// [`Self::folds_inverse`] holds in training as well: no dropout stands between, and nobody asks for the site's shape.
+    pub readers_train_folded: bool,
 }
 
 impl Site {
@@ -170,6 +172,7 @@ fn sites(survey: &Survey, seen: &Observed) -> (Vec<Site>, Vec<Option<usize>>) {
             clamp: clamp(raw),
             folds_forward,
             folds_inverse,
+            readers_train_folded: folds_inverse && raw.readers_train_folded,
         });
     }
     (sites, numbers)

@@ -13,7 +13,7 @@ use super::resume::{Captured, FitState, Interrupted, Keeper, State, capture, on_
 use super::stop::Stop;
 use crate::compress::compressor::Compressor;
 use crate::data::Split;
-use crate::libtorch::{Hooked, LibtorchError, Network, Saved, cuda_devices};
+use crate::libtorch::{LibtorchError, Network, Saved, cuda_devices};
 use crate::model::Model;
 use crate::recipe::{self, Recipe};
 use crate::report::{Event, GroupRow, LogMark, Sink, SiteRow};
@@ -200,10 +200,15 @@ impl Session<'_> {
             return Ok((self.model.network.forward(x, |_, _, _| Ok::<_, LibtorchError>(None))?, 0));
         };
         let quantizers = compressor.quantizers()?;
-        Ok(self.model.network.forward_saving(x, saved, |site, position, value| match &mut rates {
-            None => compressor.hook_activated(site, position, value, &quantizers),
-            Some(rates) => compressor.hook_rated(site, position, value, &quantizers, rates).map(Hooked::from),
-        })?)
+        let Some(rates) = &mut rates else {
+            let mut pass = compressor.training_pass(quantizers);
+            return Ok(self.model.network.forward_training(x, saved, |site, asked| pass.answer(site, asked))?);
+        };
+        let logits = self
+            .model
+            .network
+            .forward(x, |site, position, value| compressor.hook_rated(site, position, value, &quantizers, rates))?;
+        Ok((logits, 0))
     }
 
     /// Evaluates on the validation split and reports it.

@@ -16,33 +16,9 @@ using torch::jit::Node;
 using torch::jit::toIValue;
 using torch::jit::Value;
 
-std::optional<size_t> argument_index(const Node* node, const char* name) {
-  const auto* schema = node->maybeSchema();
-  if (!schema) return std::nullopt;
-  const auto index = schema->argumentIndexWithName(name);
-  return index && static_cast<size_t>(*index) < node->inputs().size() ? std::optional<size_t>(*index) : std::nullopt;
-}
-
-// An argument by the name that the operator's schema gives it; null where it has none of that name.
-Value* argument(const Node* node, const char* name) {
-  const auto index = argument_index(node, name);
-  return index ? const_cast<Value*>(node->input(*index)) : nullptr;
-}
-
-std::optional<c10::IValue> constant(const Node* node, const char* name) {
-  const Value* value = argument(node, name);
-  return value ? toIValue(value) : std::nullopt;
-}
-
 bool is_off(const Node* node, const char* name) {
   const auto value = constant(node, name);
   return value && value->isBool() && !value->toBool();
-}
-
-std::optional<double> number(const Node* node, const char* name) {
-  const auto value = constant(node, name);
-  if (!value || !value->isScalar()) return std::nullopt;
-  return value->toScalar().toDouble();
 }
 
 // The tensor of a value that is known ahead of time, in float64.

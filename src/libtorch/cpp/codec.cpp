@@ -1,10 +1,12 @@
 // A codec with a fixed transform in one pass: transform, quantize, transform back and clamp a few rows at a time, so that
 // what lies between stays in the cache. For backward it keeps three bytes a coefficient and its own result, nothing else.
+// Either transform may be missing, where the layer before or behind the codec carries it out.
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <vector>
 
 #include "network.h"
@@ -21,7 +23,8 @@ int64_t rows_of_tile(int64_t width) {
 }
 
 // What a pass needs beside its rows: `analysis` `[channels, kept]`, `bias` `[kept]`, `synthesis` `[kept, channels]`, `mean`
-// `[channels]`, `step`, `range`, `offset` `[kept]`.
+// `[channels]`, `step`, `range`, `offset` `[kept]`. Without `analysis` and `bias` the rows are coefficients, without
+// `synthesis` and `mean` the result is.
 struct Parts {
   at::Tensor analysis, bias, synthesis, mean, step, range, offset;
   Codes codes;
@@ -31,7 +34,18 @@ struct Parts {
 
   // The quantizer's, which sees coefficients: `bounds` come behind the way back.
   Lanes lanes() const { return Lanes(step, range, offset, codes, Bounds(-INFINITY, INFINITY)); }
+
+  int64_t kept() const { return step.numel(); }
+  // Columns of the rows that come in, and of those that go out.
+  int64_t columns_in() const { return analysis.defined() ? analysis.size(0) : kept(); }
+  int64_t columns_out() const { return synthesis.defined() ? synthesis.size(1) : kept(); }
+  int64_t rows_of_tile() const { return dimbit::rows_of_tile(std::max(columns_in(), columns_out())); }
 };
+
+// A matrix for small products, unless it is missing.
+std::optional<Panels> panels(const at::Tensor& matrix) {
+  return matrix.defined() ? std::optional<Panels>(matrix) : std::nullopt;
+}
 
 // The way back of `n` rows of quantized coefficients, with the activation function behind it.
 void restore(const float* quantized, const Panels& synthesis, const Parts& parts, float* out, int64_t n) {
@@ -43,7 +57,7 @@ void restore(const float* quantized, const Panels& synthesis, const Parts& parts
 class PackedReconstruction : public Packed {
  public:
   PackedReconstruction(const at::Tensor& x, const Parts& parts)
-      : parts_(parts), lanes_(parts.lanes()), rows_(x.size(0)), channels_(x.size(1)), codes_(rows_, lanes_) {}
+      : parts_(parts), lanes_(parts.lanes()), rows_(x.size(0)), channels_(parts.columns_out()), codes_(rows_, lanes_) {}
 
   // `z`: `n` rows of coefficients; `codes`: room for as many codes.
   void write(const float* z, int64_t first, int64_t n, uint16_t* codes) {
@@ -55,7 +69,7 @@ class PackedReconstruction : public Packed {
   // In the tiles of the forward pass, and so with the same sums.
   at::Tensor rebuilt() const override {
     at::Tensor out = at::empty({rows_, channels_}, at::kFloat);
-    const int64_t kept = lanes_.channels, tile = rows_of_tile(channels_), tiles = (rows_ + tile - 1) / tile;
+    const int64_t kept = lanes_.channels, tile = parts_.rows_of_tile(), tiles = (rows_ + tile - 1) / tile;
     float* target = out.mutable_data_ptr<float>();
     const Panels synthesis(parts_.synthesis);
     at::parallel_for(0, tiles, 1, [&](int64_t begin, int64_t end) {
@@ -83,24 +97,26 @@ using PackedPointer = c10::intrusive_ptr<PackedReconstruction>;
 
 // Fills `keep`, `[rows, kept]`, unless it is undefined, and `packed`, unless it is null.
 at::Tensor forward_tiles(const at::Tensor& x, const Parts& parts, const KeptRoundings& keep, const PackedPointer& packed) {
-  const int64_t rows = x.size(0), channels = x.size(1), kept = parts.analysis.size(1);
-  at::Tensor out = at::empty_like(x);
+  const int64_t rows = x.size(0), in = parts.columns_in(), out_columns = parts.columns_out(), kept = parts.kept();
+  at::Tensor out = at::empty({rows, out_columns}, x.options());
   const Lanes lanes = parts.lanes();
-  const Panels analysis(parts.analysis), synthesis(parts.synthesis);
-  const float *source = x.const_data_ptr<float>(), *bias = parts.bias.const_data_ptr<float>();
+  const auto analysis = panels(parts.analysis), synthesis = panels(parts.synthesis);
+  const float *source = x.const_data_ptr<float>(), *bias = analysis ? parts.bias.const_data_ptr<float>() : nullptr;
   float* target = out.mutable_data_ptr<float>();
   const bool keeps = keep.defined();
-  const int64_t tile = rows_of_tile(channels), tiles = (rows + tile - 1) / tile;
+  const int64_t tile = parts.rows_of_tile(), tiles = (rows + tile - 1) / tile;
   at::parallel_for(0, tiles, 1, [&](int64_t begin, int64_t end) {
-    std::vector<float> coefficients(tile * kept), quantized(tile * kept);
+    std::vector<float> analysed(analysis ? tile * kept : 0), levels(synthesis ? tile * kept : 0);
     std::vector<uint16_t> codes(packed ? tile * kept : 0);
     for (int64_t i = begin; i < end; ++i) {
       const int64_t first = i * tile, n = std::min(tile, rows - first);
-      analysis.affine(source + first * channels, bias, coefficients.data(), n);
-      if (keeps) forward_rows_kept(coefficients.data(), quantized.data(), n * kept, lanes, keep.from(first * kept));
-      else forward_rows(coefficients.data(), quantized.data(), n * kept, lanes);
-      if (packed) packed->write(coefficients.data(), first, n, codes.data());
-      restore(quantized.data(), synthesis, parts, target + first * channels, n);
+      const float* coefficients = analysis ? analysed.data() : source + first * in;
+      float* quantized = synthesis ? levels.data() : target + first * out_columns;
+      if (analysis) analysis->affine(source + first * in, bias, analysed.data(), n);
+      if (keeps) forward_rows_kept(coefficients, quantized, n * kept, lanes, keep.from(first * kept));
+      else forward_rows(coefficients, quantized, n * kept, lanes);
+      if (packed) packed->write(coefficients, first, n, codes.data());
+      if (synthesis) restore(quantized, *synthesis, parts, target + first * out_columns, n);
     }
     end_products();
   });
@@ -115,38 +131,48 @@ bool is_few(int64_t lost, int64_t values) {
 
 // Gradients of `x`, `step` and `range`. `out`: what forward returned, undefined if nothing was clamped.
 std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_tiles(const at::Tensor& grad, const at::Tensor& out, const KeptRoundings& keep, const Parts& parts) {
-  const int64_t rows = grad.size(0), channels = grad.size(1), kept = parts.analysis.size(1);
-  at::Tensor grad_x = at::empty_like(grad), grad_step = at::empty_like(parts.step), grad_range = at::empty_like(parts.range);
+  const int64_t rows = grad.size(0), in = parts.columns_in(), out_columns = parts.columns_out(), kept = parts.kept();
+  at::Tensor grad_x = at::empty({rows, in}, grad.options()), grad_step = at::empty_like(parts.step), grad_range = at::empty_like(parts.range);
   const Lanes lanes = parts.lanes();
-  const Panels to_z(parts.synthesis.t()), to_x(parts.analysis.t());
+  const bool analyses = parts.analysis.defined(), synthesizes = parts.synthesis.defined();
+  const auto to_z = panels(synthesizes ? parts.synthesis.t() : at::Tensor()), to_x = panels(analyses ? parts.analysis.t() : at::Tensor());
   const float* incoming = grad.const_data_ptr<float>();
   const float* result = out.defined() ? out.const_data_ptr<float>() : nullptr;
-  const float* basis = parts.synthesis.const_data_ptr<float>();
+  const float* basis = synthesizes ? parts.synthesis.const_data_ptr<float>() : nullptr;
   float* target = grad_x.mutable_data_ptr<float>();
   const float below_sign = sign_of(parts.codes);
   // Blocks of tiles follow from the shape alone: the same sums whatever the number of threads.
-  const int64_t tile = rows_of_tile(channels), tiles = (rows + tile - 1) / tile;
+  const int64_t tile = parts.rows_of_tile(), tiles = (rows + tile - 1) / tile;
   const int64_t per_block = (tiles + 127) / 128, blocks = (tiles + per_block - 1) / per_block;
   std::vector<double> totals(blocks * 2 * kept, 0.0);
   at::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
-    std::vector<float> of_quantized(tile * kept), of_z(tile * kept), step_sums(lanes.width, 0.0f), range_sums(lanes.width, 0.0f);
+    std::vector<float> products(synthesizes ? tile * kept : 0), of_z(tile * kept), passed(result && !analyses ? tile * out_columns : 0);
+    std::vector<float> step_sums(lanes.width, 0.0f), range_sums(lanes.width, 0.0f);
     for (int64_t block = begin; block < end; ++block) {
       double* total = totals.data() + block * 2 * kept;
       for (int64_t i = block * per_block; i < std::min((block + 1) * per_block, tiles); ++i) {
         const int64_t first = i * tile, n = std::min(tile, rows - first);
-        const float* g = incoming + first * channels;
-        float* of_x = target + first * channels;
-        // Stays there but for what the quantizer loses, or a product is written over it.
-        if (result) pass_unclamped(result + first * channels, g, of_x, n * channels, parts.bounds);
-        else std::copy(g, g + n * channels, of_x);
-        to_z.multiply(of_x, of_quantized.data(), n, false);
-        backward_rows(keep.from(first * kept), of_quantized.data(), of_z.data(), n * kept, lanes, below_sign, step_sums.data(), range_sums.data());
+        const float* g = incoming + first * out_columns;
+        float* of_x = target + first * in;
+        if (result) {
+          float* unclamped = analyses ? of_x : passed.data();
+          pass_unclamped(result + first * out_columns, g, unclamped, n * out_columns, parts.bounds);
+          g = unclamped;
+        }
+        const float* of_quantized = synthesizes ? products.data() : g;
+        if (synthesizes) to_z->multiply(g, products.data(), n, false);
+        float* of_coefficients = analyses ? of_z.data() : of_x;
+        backward_rows(keep.from(first * kept), of_quantized, of_coefficients, n * kept, lanes, below_sign, step_sums.data(), range_sums.data());
         flush(step_sums, lanes, total);
         flush(range_sums, lanes, total + kept);
-        if (parts.orthonormal && is_few(count_lost(of_quantized.data(), of_z.data(), n * kept), n * kept))
-          take_lost_away(of_quantized.data(), of_z.data(), basis, of_x, n, channels);
-        else
-          to_x.multiply(of_z.data(), of_x, n, false);
+        if (!analyses) continue;
+        if (parts.orthonormal && is_few(count_lost(of_quantized, of_z.data(), n * kept), n * kept)) {
+          // The gradient stays but for what the quantizer loses.
+          if (!result) std::copy(g, g + n * in, of_x);
+          take_lost_away(of_quantized, of_z.data(), basis, of_x, n, in);
+        } else {
+          to_x->multiply(of_z.data(), of_x, n, false);
+        }
       }
     }
     end_products();
@@ -158,15 +184,16 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_tiles(const at::Tensor& 
 struct InOnePass : torch::autograd::Function<InOnePass> {
   static at::Tensor forward(
       torch::autograd::AutogradContext* context, const at::Tensor& x, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset,
-      const at::Tensor& analysis, const at::Tensor& bias, const at::Tensor& synthesis, const at::Tensor& mean, Codes codes, double low, double high,
-      bool orthonormal, const PackedPointer& packed) {
+      const std::optional<at::Tensor>& analysis, const std::optional<at::Tensor>& bias, const std::optional<at::Tensor>& synthesis,
+      const std::optional<at::Tensor>& mean, Codes codes, double low, double high, bool orthonormal, const PackedPointer& packed) {
     at::AutoDispatchBelowADInplaceOrView guard;
-    const Parts parts{analysis, bias, synthesis, mean, step, range, offset, codes, {low, high}, orthonormal};
-    const auto keep = KeptRoundings::empty({x.size(0), analysis.size(1)}, x.options());
+    const at::Tensor none;
+    const Parts parts{analysis.value_or(none), bias.value_or(none), synthesis.value_or(none), mean.value_or(none), step, range, offset, codes, {low, high}, orthonormal};
+    const auto keep = KeptRoundings::empty({x.size(0), step.numel()}, x.options());
     const at::Tensor out = forward_tiles(x, parts, keep, packed);
     // Unclamped, the result is not needed, and whoever comes next may write over it.
     const bool needs_out = parts.bounds.any() && !packed;
-    context->save_for_backward({keep.high, keep.low, needs_out ? out : at::Tensor(), step, range, offset, analysis, synthesis});
+    context->save_for_backward({keep.high, keep.low, needs_out ? out : at::Tensor(), step, range, offset, parts.analysis, parts.synthesis});
     context->saved_data["codes"] = static_cast<int64_t>(codes);
     context->saved_data["low"] = low;
     context->saved_data["high"] = high;
@@ -188,67 +215,84 @@ struct InOnePass : torch::autograd::Function<InOnePass> {
   }
 };
 
-void check(
-    const at::Tensor& x, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, const at::Tensor& analysis, const at::Tensor& bias,
-    const at::Tensor& synthesis, const at::Tensor& mean) {
+void check(const at::Tensor& x, const Parts& parts) {
   TORCH_CHECK(x.dim() == 2, "codec: expected [rows, channels], got shape ", x.sizes());
-  const int64_t channels = x.size(1), kept = step.numel();
+  const int64_t kept = parts.kept(), in = x.size(1);
   TORCH_CHECK(
-      analysis.sizes() == at::IntArrayRef({channels, kept}) && synthesis.sizes() == at::IntArrayRef({kept, channels}), "codec: ", channels,
-      " channels and ", kept, " steps, but matrices of shapes ", analysis.sizes(), " and ", synthesis.sizes());
-  for (const at::Tensor* vector : {&range, &offset, &bias})
-    TORCH_CHECK(vector->sizes() == step.sizes(), "codec: ", kept, " steps, but a parameter of shape ", vector->sizes());
-  TORCH_CHECK(mean.sizes() == at::IntArrayRef({channels}), "codec: ", channels, " channels, but a mean of shape ", mean.sizes());
-  for (const at::Tensor* part : {&step, &range, &offset, &analysis, &bias, &synthesis, &mean})
+      parts.analysis.defined() == parts.bias.defined() && parts.synthesis.defined() == parts.mean.defined() &&
+          (parts.analysis.defined() || parts.synthesis.defined()),
+      "codec: a matrix without its constants, or none at all");
+  if (parts.analysis.defined()) {
     TORCH_CHECK(
-        part->device() == x.device() && part->scalar_type() == x.scalar_type(), "codec: ", x.toString(), " on ", x.device(), ", but a parameter is ",
-        part->toString(), " on ", part->device());
+        parts.analysis.sizes() == at::IntArrayRef({in, kept}) && parts.bias.sizes() == parts.step.sizes(), "codec: ", in, " channels and ", kept,
+        " steps, but a transform of shapes ", parts.analysis.sizes(), " and ", parts.bias.sizes());
+  } else {
+    TORCH_CHECK(in == kept, "codec: ", in, " coefficients, but ", kept, " steps");
+  }
+  TORCH_CHECK(parts.synthesis.defined() || !parts.bounds.any(), "codec: coefficients have no activation function");
+  if (parts.synthesis.defined()) {
+    TORCH_CHECK(
+        parts.synthesis.dim() == 2 && parts.synthesis.size(0) == kept && parts.mean.sizes() == at::IntArrayRef({parts.synthesis.size(1)}) &&
+            (!parts.analysis.defined() || parts.synthesis.size(1) == in),
+        "codec: ", kept, " steps, but a way back of shapes ", parts.synthesis.sizes(), " and ", parts.mean.sizes());
+  }
+  for (const at::Tensor* vector : {&parts.range, &parts.offset})
+    TORCH_CHECK(vector->sizes() == parts.step.sizes(), "codec: ", kept, " steps, but a parameter of shape ", vector->sizes());
+  for (const at::Tensor* part : {&parts.step, &parts.range, &parts.offset, &parts.analysis, &parts.bias, &parts.synthesis, &parts.mean})
+    TORCH_CHECK(
+        !part->defined() || (part->device() == x.device() && part->scalar_type() == x.scalar_type()), "codec: ", x.toString(), " on ", x.device(),
+        ", but a parameter is ", part->toString(), " on ", part->device());
 }
 
 // The same by ATen alone: the reference, and what every other type, device and CPU takes.
-at::Tensor by_parts(
-    const at::Tensor& x, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset, const at::Tensor& analysis, const at::Tensor& bias,
-    const at::Tensor& synthesis, const at::Tensor& mean, Codes codes, double low, double high) {
-  const at::Tensor quantized = quantize(at::addmm(bias, x, analysis), step, range, offset, codes, -INFINITY, INFINITY);
-  const at::Tensor restored = at::addmm(mean, quantized, synthesis);
-  return Bounds(low, high).any() ? at::hardtanh(restored, low, high) : restored;
+at::Tensor by_parts(const at::Tensor& x, const Parts& parts) {
+  const at::Tensor coefficients = parts.analysis.defined() ? at::addmm(parts.bias, x, parts.analysis) : x;
+  const at::Tensor quantized = quantize(coefficients, parts.step, parts.range, parts.offset, parts.codes, -INFINITY, INFINITY);
+  const at::Tensor restored = parts.synthesis.defined() ? at::addmm(parts.mean, quantized, parts.synthesis) : quantized;
+  return parts.bounds.any() ? at::hardtanh(restored, parts.bounds.low, parts.bounds.high) : restored;
 }
 
 at::Tensor in_one_pass(const at::Tensor& input, Parts parts) {
   for (at::Tensor* part : {&parts.analysis, &parts.bias, &parts.synthesis, &parts.mean, &parts.step, &parts.range, &parts.offset})
-    *part = part->contiguous();
+    if (part->defined()) *part = part->contiguous();
   const at::Tensor x = input.contiguous();
   if (!is_recorded({x, parts.step, parts.range})) return forward_tiles(x, parts, {}, {});
   // Without an activation function in the pass, the result is no site's output.
   Packing* packing = parts.bounds.any() ? Packing::active() : nullptr;
   const auto packed = packing ? c10::make_intrusive<PackedReconstruction>(x, parts) : PackedPointer();
+  // Autograd takes a tensor for one that is there.
+  const auto optional = [](const at::Tensor& tensor) { return tensor.defined() ? std::optional<at::Tensor>(tensor) : std::nullopt; };
   const at::Tensor out = InOnePass::apply(
-      x, parts.step, parts.range, parts.offset, parts.analysis, parts.bias, parts.synthesis, parts.mean, parts.codes, parts.bounds.low,
-      parts.bounds.high, parts.orthonormal, packed);
+      x, parts.step, parts.range, parts.offset, optional(parts.analysis), optional(parts.bias), optional(parts.synthesis), optional(parts.mean),
+      parts.codes, parts.bounds.low, parts.bounds.high, parts.orthonormal, packed);
   if (packing) packing->add(out, packed);
   return out;
 }
 
-bool fits(const at::Tensor& x, const at::Tensor& analysis, const at::Tensor& synthesis) {
-  const bool learned = at::GradMode::is_enabled() && (analysis.requires_grad() || synthesis.requires_grad());
-  return x.device().is_cpu() && x.scalar_type() == at::kFloat && x.numel() > 0 && analysis.numel() > 0 && !learned && has_small_products();
+bool fits(const at::Tensor& x, const Parts& parts) {
+  const auto learns = [](const at::Tensor& matrix) { return matrix.defined() && matrix.requires_grad() && at::GradMode::is_enabled(); };
+  return x.device().is_cpu() && x.scalar_type() == at::kFloat && x.numel() > 0 && parts.kept() > 0 && !learns(parts.analysis) &&
+      !learns(parts.synthesis) && has_small_products();
+}
+
+at::Tensor or_none(const at::Tensor* tensor) {
+  return tensor ? *tensor : at::Tensor();
 }
 
 } // namespace
 } // namespace dimbit
 
-// `orthonormal`: the analysis matrix is square and orthonormal, the synthesis its transpose. `fused`: in one pass where that
-// can be; 0 asks for the reference.
+// `analysis` and `bias`, or `synthesis` and `mean`, may be null. `orthonormal`: the analysis matrix is square and orthonormal,
+// the synthesis its transpose. `fused`: in one pass where that can be; 0 asks for the reference.
 extern "C" int dimbit_codec(
     const at::Tensor* x, const at::Tensor* step, const at::Tensor* range, const at::Tensor* offset, const at::Tensor* analysis, const at::Tensor* bias,
     const at::Tensor* synthesis, const at::Tensor* mean, int codes, double low, double high, int orthonormal, int fused,
     at::Tensor** out, char** error) {
+  using dimbit::or_none;
   return dimbit::guarded(error, [&] {
-    dimbit::check(*x, *step, *range, *offset, *analysis, *bias, *synthesis, *mean);
-    if (!fused || !dimbit::fits(*x, *analysis, *synthesis)) {
-      *out = new at::Tensor(dimbit::by_parts(*x, *step, *range, *offset, *analysis, *bias, *synthesis, *mean, static_cast<dimbit::Codes>(codes), low, high));
-      return;
-    }
-    *out = new at::Tensor(dimbit::in_one_pass(*x, {*analysis, *bias, *synthesis, *mean, *step, *range, *offset, static_cast<dimbit::Codes>(codes), {low, high}, orthonormal != 0}));
+    const dimbit::Parts parts{or_none(analysis), or_none(bias), or_none(synthesis), or_none(mean), *step, *range, *offset,
+                              static_cast<dimbit::Codes>(codes), {low, high}, orthonormal != 0};
+    dimbit::check(*x, parts);
+    *out = new at::Tensor(fused && dimbit::fits(*x, parts) ? dimbit::in_one_pass(*x, parts) : dimbit::by_parts(*x, parts));
   });
 }

@@ -16,36 +16,10 @@ using torch::jit::toIValue;
 using torch::jit::Value;
 namespace prim = c10::prim;
 
-std::optional<bool> truth(const Value* value);
-
-// Looks through branches that evaluation decides, such as the one in which a scripted batch normalisation chooses its
-// statistics.
-const Value* in_evaluation(const Value* value) {
-  const Node* node = value->node();
-  if (node->kind() != prim::If) return value;
-  const auto condition = truth(node->input());
-  return condition ? in_evaluation(node->blocks()[*condition ? 0 : 1]->outputs()[value->offset()]) : value;
-}
-
-// What a condition is in evaluation, where every `training` is false.
-std::optional<bool> truth(const Value* condition) {
-  const Value* value = in_evaluation(condition);
-  const Node* node = value->node();
-  if (node->kind() == prim::GetAttr && node->s(torch::jit::attr::name) == "training") return false;
-  if (node->kind() == c10::aten::__not__) {
-    const auto inner = truth(node->input());
-    return inner ? std::optional<bool>(!*inner) : std::nullopt;
-  }
-  const auto constant = toIValue(value);
-  return constant && constant->isBool() ? std::optional<bool>(constant->toBool()) : std::nullopt;
-}
-
-// An argument by the name that the operator's schema gives it; null where it has none of that name.
-const Value* argument(const Node* node, const char* name) {
-  const auto* schema = node->maybeSchema();
-  if (!schema) return nullptr;
-  const auto index = schema->argumentIndexWithName(name);
-  return index && static_cast<size_t>(*index) < node->inputs().size() ? in_evaluation(node->input(*index)) : nullptr;
+// An argument as it is in evaluation; null where there is none.
+const Value* settled(const Node* node, const char* name) {
+  const Value* value = argument(node, name);
+  return value ? in_evaluation(value) : nullptr;
 }
 
 // Parameters, constants and None: what a fold can rewrite ahead of time.
@@ -72,37 +46,37 @@ bool is_static_tensor(const Value* value) {
 // A convolution, not transposed, in which every output channel sums over every input channel.
 bool is_dense_convolution(const Node* node) {
   if (!is_convolution(node)) return false;
-  const Value* transposed = argument(node, "transposed");
-  return is_int(argument(node, "groups"), 1) && (!transposed || is_off(transposed)) && is_static(argument(node, "weight")) &&
-      is_static(argument(node, "bias"));
+  const Value* transposed = settled(node, "transposed");
+  return is_int(settled(node, "groups"), 1) && (!transposed || is_off(transposed)) && is_static(settled(node, "weight")) &&
+      is_static(settled(node, "bias"));
 }
 
 // Which input of a linear layer its features come in by; nothing for any other node.
 std::optional<size_t> linear_input(const Node* node) {
   if (!is_aten(node)) return std::nullopt;
   const std::string kind = plain_kind(node);
-  if (kind == "linear" && is_static(argument(node, "weight")) && is_static(argument(node, "bias"))) return 0;
-  if (kind == "addmm" && is_static(argument(node, "self")) && is_static(argument(node, "mat2")) &&
-      is_static(argument(node, "beta")) && is_static(argument(node, "alpha")))
+  if (kind == "linear" && is_static(settled(node, "weight")) && is_static(settled(node, "bias"))) return 0;
+  if (kind == "addmm" && is_static(settled(node, "self")) && is_static(settled(node, "mat2")) &&
+      is_static(settled(node, "beta")) && is_static(settled(node, "alpha")))
     return 1;
   return std::nullopt;
 }
 
 bool is_idle_dropout(const Node* node) {
-  return is_dropout(node) && is_off(argument(node, "train"));
+  return is_dropout(node) && is_off(settled(node, "train"));
 }
 
 // A scale and shift per channel that are known ahead of time.
 bool is_settled_norm(const Node* node) {
-  if (!is_aten(node) || plain_kind(node) != "batch_norm" || !is_off(argument(node, "training"))) return false;
+  if (!is_aten(node) || plain_kind(node) != "batch_norm" || !is_off(settled(node, "training"))) return false;
   // Without running statistics (None is no tensor), those of the batch are used.
-  return is_static(argument(node, "weight")) && is_static(argument(node, "bias")) &&
-      is_static_tensor(argument(node, "running_mean")) && is_static_tensor(argument(node, "running_var"));
+  return is_static(settled(node, "weight")) && is_static(settled(node, "bias")) &&
+      is_static_tensor(settled(node, "running_mean")) && is_static_tensor(settled(node, "running_var"));
 }
 
 bool is_sum(const Node* node) {
   return is_aten(node) && plain_kind(node) == "add" && node->inputs().size() == 3 &&
-      node->input(1)->type()->isSubtypeOf(*c10::TensorType::get()) && is_static(argument(node, "alpha"));
+      node->input(1)->type()->isSubtypeOf(*c10::TensorType::get()) && is_static(settled(node, "alpha"));
 }
 
 // A convolution mixes the second dimension, a linear layer the last; the codec's is the last if `channels_last`.
@@ -146,8 +120,27 @@ Fold readers(const Value* value, bool channels_last) {
 
 } // namespace
 
+const Value* in_evaluation(const Value* value) {
+  const Node* node = value->node();
+  if (node->kind() != prim::If) return value;
+  const auto condition = truth(node->input());
+  return condition ? in_evaluation(node->blocks()[*condition ? 0 : 1]->outputs()[value->offset()]) : value;
+}
+
+std::optional<bool> truth(const Value* condition) {
+  const Value* value = in_evaluation(condition);
+  const Node* node = value->node();
+  if (node->kind() == prim::GetAttr && node->s(torch::jit::attr::name) == "training") return false;
+  if (node->kind() == c10::aten::__not__) {
+    const auto inner = truth(node->input());
+    return inner ? std::optional<bool>(!*inner) : std::nullopt;
+  }
+  const auto constant = toIValue(value);
+  return constant && constant->isBool() ? std::optional<bool>(constant->toBool()) : std::nullopt;
+}
+
 bool is_unpadded(const Node* convolution) {
-  const Value* padding = argument(convolution, "padding");
+  const Value* padding = settled(convolution, "padding");
   if (!padding) return false;
   const Node* node = padding->node();
   if (node->kind() == prim::ListConstruct)

@@ -3,6 +3,8 @@
 
 #include <torch/csrc/jit/ir/ir.h>
 
+#include <optional>
+
 namespace dimbit {
 
 // Ordered: of two conditions, the smaller is the stricter.
@@ -12,6 +14,13 @@ enum class Fold {
   flat,
   always,
 };
+
+// Looks through branches that evaluation decides, such as the one in which a scripted batch normalisation chooses its
+// statistics.
+const torch::jit::Value* in_evaluation(const torch::jit::Value* value);
+
+// What a condition is in evaluation, where every `training` is false; nothing where it can't be told.
+std::optional<bool> truth(const torch::jit::Value* condition);
 
 // Whether a convolution is known to pad nothing.
 bool is_unpadded(const torch::jit::Node* convolution);

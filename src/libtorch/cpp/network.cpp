@@ -17,6 +17,7 @@
 #include "layout.h"
 #include "packed.h"
 #include "sites.h"
+#include "training_folds.h"
 
 using torch::jit::Code;
 using torch::jit::Stack;
@@ -25,7 +26,8 @@ namespace dimbit {
 namespace {
 
 // One call for every instrumented node. `position` is 0 before the activation function, 1 after it, 2 for a tensor that
-// is only observed. Returns a tensor that C++ takes over, or null where `input` is to be used unchanged. `*status` is set
+// is only observed, 3 and 4 for weights that may take a transform on, those of the layer in front and those of a reader.
+// Returns a tensor that C++ takes over, or null where `input` is to be used unchanged. `*status` is set
 // on failure, or before an activation function for a tensor that stands for the function's result already.
 using Hook = at::Tensor* (*)(void* context, int64_t index, int64_t position, const at::Tensor* input, const at::Tensor* weight, int* status);
 constexpr int kFailed = 1, kActivated = 2;
@@ -102,6 +104,12 @@ const torch::jit::RegisterOperators registered({
         c10::AliasAnalysisKind::CONSERVATIVE),
 });
 
+void fold_into_layers(Graph& graph) {
+  const Survey found = survey(graph);
+  for (size_t i = 0; i < found.sites.size(); ++i)
+    prepare_training_folds(graph, found.sites[i].node, found.sites[i].channels_last, static_cast<int64_t>(i));
+}
+
 Value* tensor_constant(Graph& graph) {
   return graph.insertConstant(at::empty({0}));
 }
@@ -136,7 +144,8 @@ std::string to_json(const Survey& found) {
            return "{\"name\":" + quoted(site.name) + ",\"kind\":" + quoted(site.kind) + ",\"producer\":" + quoted(site.producer) +
                ",\"consumers\":" + list(site.consumers, quoted) + ",\"low\":" + number(site.low) + ",\"high\":" + number(site.high) +
                ",\"channels_last\":" + (site.channels_last ? "true" : "false") + ",\"folds_forward\":" + fold(site.folds_forward) +
-               ",\"folds_inverse\":" + fold(site.folds_inverse) + "}";
+               ",\"folds_inverse\":" + fold(site.folds_inverse) +
+               ",\"readers_train_folded\":" + (readers_train_folded(site.node, site.channels_last) ? "true" : "false") + "}";
          }) +
       ",\"computes\":" + list(found.computes, [](const Compute& compute) {
            const std::string kind = compute.node->kind().toUnqualString();
@@ -172,6 +181,14 @@ at::Tensor first_tensor(const c10::IValue& value) {
 }
 
 } // namespace
+
+at::Tensor asked_map(int64_t site, bool of_readers, const at::Tensor& weight) {
+  if (!active.hook) return {};
+  int status = 0;
+  std::unique_ptr<at::Tensor> map(active.hook(active.context, site, of_readers ? 4 : 3, &weight, nullptr, &status));
+  if (status == kFailed) throw HookFailure();
+  return map ? *map : at::Tensor();
+}
 
 std::vector<HookedNode> instrument(Graph& graph) {
   const Survey found = survey(graph);
@@ -246,6 +263,7 @@ struct Network {
     survey_json = to_json(found);
     observe(*watched, found);
     observed = Code(watched, "forward");
+    fold_into_layers(*plain);
     offer_activations(*plain, instrument(*plain));
     hooked = Code(plain, "forward");
   }

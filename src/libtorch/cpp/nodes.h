@@ -1,8 +1,10 @@
 // What every walk over a graph asks of a node.
 #pragma once
 
+#include <torch/csrc/jit/ir/constants.h>
 #include <torch/csrc/jit/ir/ir.h>
 
+#include <optional>
 #include <string>
 
 namespace dimbit {
@@ -38,6 +40,32 @@ inline bool reads_values(const torch::jit::Use& use) {
   if (!is_aten(use.user)) return true;
   const std::string kind = plain_kind(use.user);
   return kind != "size" && kind != "dim" && kind != "numel" && kind != "len" && kind != "is_floating_point";
+}
+
+// Where an argument stands that the operator's schema calls so; nothing if it has none of that name.
+inline std::optional<size_t> argument_index(const torch::jit::Node* node, const char* name) {
+  const auto* schema = node->maybeSchema();
+  if (!schema) return std::nullopt;
+  const auto index = schema->argumentIndexWithName(name);
+  return index && static_cast<size_t>(*index) < node->inputs().size() ? std::optional<size_t>(*index) : std::nullopt;
+}
+
+// The argument itself; null where there is none.
+inline torch::jit::Value* argument(const torch::jit::Node* node, const char* name) {
+  const auto index = argument_index(node, name);
+  return index ? const_cast<torch::jit::Value*>(node->input(*index)) : nullptr;
+}
+
+// Its value, if that is a constant.
+inline std::optional<c10::IValue> constant(const torch::jit::Node* node, const char* name) {
+  const torch::jit::Value* value = argument(node, name);
+  return value ? torch::jit::toIValue(value) : std::nullopt;
+}
+
+inline std::optional<double> number(const torch::jit::Node* node, const char* name) {
+  const auto value = constant(node, name);
+  if (!value || !value->isScalar()) return std::nullopt;
+  return value->toScalar().toDouble();
 }
 
 } // namespace dimbit

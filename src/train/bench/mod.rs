@@ -16,7 +16,7 @@ use tch::Device;
 
 use super::error::TrainError;
 use crate::libtorch::{peak_memory, set_deterministic};
-use crate::recipe::{self, InputShape, SaveActivations, Transform};
+use crate::recipe::{self, InputShape, Placement, SaveActivations, Transform};
 use crate::report::{BenchReport, BenchRow, Sinks};
 pub use loading::{Loading, bench_loading};
 pub use row::{Row, UnknownRow};
@@ -58,6 +58,10 @@ pub struct BenchOptions {
     pub distillation: bool,
     /// What the compressed rows keep of their activations.
     pub save_activations: SaveActivations,
+    /// On which side of the activation functions transforms stand.
+    pub placement: Placement,
+    /// Batch normalisation uses its running statistics, in every row, and layers in front of codecs may carry out transforms.
+    pub freeze_batch_norm: bool,
 }
 
 /// How far a bench is.

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use super::BenchOptions;
 use crate::recipe::{
-    CalibrateStage, Data, Length, Model, Recipe, SearchStage, SitePatterns, Stage, SyntheticData, Transform,
+    BatchNorm, CalibrateStage, Data, Length, Model, Recipe, SearchStage, SitePatterns, Stage, SyntheticData, Transform,
     nearest_word,
 };
 
@@ -69,6 +69,7 @@ impl Row {
             images: IMAGES,
             sensitivity_images: SENSITIVITY_IMAGES,
             transform,
+            placement: options.placement,
             max_mac_overhead: options.max_mac_overhead,
             ..CalibrateStage::default()
         };
@@ -80,6 +81,9 @@ impl Row {
             search.distillation = 0.0;
         }
         search.save_activations = options.save_activations;
+        if options.freeze_batch_norm {
+            search.batch_norm = BatchNorm::Frozen;
+        }
         let data = SyntheticData {
             images: (IMAGES + SENSITIVITY_IMAGES).max(options.batch),
             batch_size: options.batch,
@@ -120,7 +124,7 @@ impl FromStr for Row {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recipe::{Device, Mode, SaveActivations};
+    use crate::recipe::{Device, Mode, Placement, SaveActivations};
 
     fn options() -> BenchOptions {
         BenchOptions {
@@ -136,6 +140,8 @@ mod tests {
             target_bits: 2.5,
             distillation: false,
             save_activations: SaveActivations::Full,
+            placement: Placement::Before,
+            freeze_batch_norm: false,
         }
     }
 
@@ -164,5 +170,8 @@ mod tests {
         assert_eq!((start(Row::Joint), start(Row::JointTarget)), (8.0, 2.5));
         let weight = |row: Row| row.plan(&BenchOptions { distillation: true, ..options.clone() }).search.distillation;
         assert_eq!((weight(Row::Float), weight(Row::Joint), start(Row::Quantizer)), (0.0, 0.5, 8.0));
+        let other = BenchOptions { placement: Placement::Auto, freeze_batch_norm: true, ..options.clone() };
+        let Plan { calibrate, search, .. } = Row::Joint.plan(&other);
+        assert_eq!((calibrate.placement, search.batch_norm), (Placement::Auto, BatchNorm::Frozen));
     }
 }
