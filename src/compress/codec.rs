@@ -77,7 +77,9 @@ impl Matrices {
         let matrices = Self::of(pca, columns)?;
         let complete = columns.numel() == pca.mean.numel() && pca.inverse.is_none();
         let orthonormal = complete && is_orthonormal(&matrices.analysis)?;
-        Ok(Self { orthonormal, ..matrices })
+        // The same numbers in the same layout: one matrix in memory is enough.
+        let synthesis = if orthonormal { matrices.analysis.f_transpose(0, 1)? } else { matrices.synthesis };
+        Ok(Self { orthonormal, synthesis, ..matrices })
     }
 
     fn shallow_clone(&self) -> Self {

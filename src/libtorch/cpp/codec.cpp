@@ -138,7 +138,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_tiles(const at::Tensor& 
   const auto to_z = panels(synthesizes ? parts.synthesis.t() : at::Tensor()), to_x = panels(analyses ? parts.analysis.t() : at::Tensor());
   const float* incoming = grad.const_data_ptr<float>();
   const float* result = out.defined() ? out.const_data_ptr<float>() : nullptr;
-  const float* basis = synthesizes ? parts.synthesis.const_data_ptr<float>() : nullptr;
+  const at::Tensor columns = parts.orthonormal ? parts.synthesis.contiguous() : at::Tensor();
+  const float* basis = parts.orthonormal ? columns.const_data_ptr<float>() : nullptr;
   float* target = grad_x.mutable_data_ptr<float>();
   const float below_sign = sign_of(parts.codes);
   // Blocks of tiles follow from the shape alone: the same sums whatever the number of threads.
@@ -253,7 +254,8 @@ at::Tensor by_parts(const at::Tensor& x, const Parts& parts) {
 }
 
 at::Tensor in_one_pass(const at::Tensor& input, Parts parts) {
-  for (at::Tensor* part : {&parts.analysis, &parts.bias, &parts.synthesis, &parts.mean, &parts.step, &parts.range, &parts.offset})
+  // Matrices may be strided: a copy would live until the backward pass.
+  for (at::Tensor* part : {&parts.bias, &parts.mean, &parts.step, &parts.range, &parts.offset})
     if (part->defined()) *part = part->contiguous();
   const at::Tensor x = input.contiguous();
   if (!is_recorded({x, parts.step, parts.range})) return forward_tiles(x, parts, {}, {});
