@@ -47,10 +47,8 @@ impl TrainingPass<'_> {
                 self.transformed[site] |= position == Position::Before && map.is_some();
                 Ok(map.into())
             }
-            Asked::Tensor(Position::Before, z) if self.transformed[site] => {
-                codec.from_coefficients(z, &self.quantizers)
-            }
-            Asked::Tensor(position, x) => match codec.to_coefficients(position, x, &self.quantizers)? {
+            Asked::Tensor(Position::Before, z) if self.transformed[site] => codec.after_producer(z, &self.quantizers),
+            Asked::Tensor(position, x) => match codec.for_readers(position, x, &self.quantizers)? {
                 Some(coefficients) => Ok(Hooked::Replaced(coefficients)),
                 None => self.compressor.hook_activated(site, position, x, &self.quantizers),
             },
@@ -76,7 +74,7 @@ impl SiteCodec {
     }
 
     /// From coefficients `z`, `[batch, kept, ...]`: with the activation function where that only clamps.
-    fn from_coefficients(&self, z: &Tensor, quantizers: &Quantizers) -> Result<Hooked, LibtorchError> {
+    fn after_producer(&self, z: &Tensor, quantizers: &Quantizers) -> Result<Hooked, LibtorchError> {
         let Some(matrices) = self.matrices_at(Position::Before)? else { return Ok(Hooked::Unchanged) };
         let activation = self.site.clamp.unwrap_or(Clamp::NONE);
         let restored = self.carried_out(z, quantizers, &matrices, Halves::Synthesis, activation)?;
@@ -84,7 +82,7 @@ impl SiteCodec {
     }
 
     /// Quantized coefficients, `[batch, kept, ...]`, for readers that take them.
-    fn to_coefficients(
+    fn for_readers(
         &self,
         position: Position,
         x: &Tensor,
