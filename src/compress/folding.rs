@@ -57,10 +57,11 @@ impl TrainingPass<'_> {
 }
 
 impl SiteCodec {
-    /// The matrices of a transform on this side of which something is kept.
+    /// The matrices of a transform on this side of which something is kept, unless its half has to stay in the codec.
     fn matrices_at(&self, position: Position) -> Result<Option<Matrices>, LibtorchError> {
         let stands = matches!(self.transform, Transform::Pca(_)) && self.position() == position && self.kept() > 0;
-        if stands { self.matrices() } else { Ok(None) }
+        let folds = position == Position::Before || self.site.readers_train_folded;
+        if stands && folds { self.matrices() } else { Ok(None) }
     }
 
     /// The half that neighbouring layers carry out for a codec on this side: the matrix, the constant as its last row.
@@ -88,10 +89,38 @@ impl SiteCodec {
         x: &Tensor,
         quantizers: &Quantizers,
     ) -> Result<Option<Tensor>, LibtorchError> {
-        if position != Position::After || !self.site.readers_train_folded {
+        if position != Position::After {
             return Ok(None);
         }
         let Some(matrices) = self.matrices_at(position)? else { return Ok(None) };
         self.carried_out(x, quantizers, &matrices, Halves::Analysis, Clamp::NONE).map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::{Device, Kind};
+
+    use super::*;
+    use crate::compress::codec::samples::site;
+    use crate::compress::transform::Pca;
+    use crate::libtorch::Codes;
+
+    /// The graph asks by what it sees; a site that can't give coefficients must not let its readers take them.
+    #[test]
+    fn readers_take_coefficients_only_where_the_codec_gives_them() {
+        let float = (Kind::Float, Device::Cpu);
+        for folds in [false, true] {
+            let (basis, mean) = (Tensor::eye(5, float), Tensor::zeros([5], float));
+            let pca = Pca { basis, inverse: None, mean, position: Position::After, block: None };
+            let site = crate::model::Site { readers_train_folded: folds, ..site() };
+            let groups = vec![vec![0, 1, 2, 3, 4]];
+            let codec =
+                SiteCodec::new(site, Transform::Pca(pca), Codes::MidTread, groups, 0, &[false], Device::Cpu).unwrap();
+            let quantizers = Quantizers { step: Tensor::ones([1], float), range: Tensor::ones([1], float) };
+            let x = Tensor::zeros([2, 5, 6, 7], float);
+            assert_eq!(codec.folded_half(Position::After).unwrap().is_some(), folds);
+            assert_eq!(codec.for_readers(Position::After, &x, &quantizers).unwrap().is_some(), folds);
+        }
     }
 }

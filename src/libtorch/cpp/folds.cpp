@@ -43,12 +43,8 @@ bool is_static_tensor(const Value* value) {
   return is_static(value) && value->type()->isSubtypeOf(*c10::TensorType::get());
 }
 
-// A convolution, not transposed, in which every output channel sums over every input channel.
 bool is_dense_convolution(const Node* node) {
-  if (!is_convolution(node)) return false;
-  const Value* transposed = settled(node, "transposed");
-  return is_int(settled(node, "groups"), 1) && (!transposed || is_off(transposed)) && is_static(settled(node, "weight")) &&
-      is_static(settled(node, "bias"));
+  return mixes_all_channels(node) && is_static(settled(node, "weight")) && is_static(settled(node, "bias"));
 }
 
 // Which input of a linear layer its features come in by; nothing for any other node.
@@ -137,6 +133,12 @@ std::optional<bool> truth(const Value* condition) {
   }
   const auto constant = toIValue(value);
   return constant && constant->isBool() ? std::optional<bool>(constant->toBool()) : std::nullopt;
+}
+
+bool mixes_all_channels(const Node* node) {
+  if (!is_convolution(node)) return false;
+  const Value* transposed = settled(node, "transposed");
+  return is_int(settled(node, "groups"), 1) && (!transposed || is_off(transposed));
 }
 
 bool is_unpadded(const Node* convolution) {

@@ -22,6 +22,9 @@ const torch::jit::Value* in_evaluation(const torch::jit::Value* value);
 // What a condition is in evaluation, where every `training` is false; nothing where it can't be told.
 std::optional<bool> truth(const torch::jit::Value* condition);
 
+// A convolution, not transposed, in which every output channel sums over every input channel.
+bool mixes_all_channels(const torch::jit::Node* node);
+
 // Whether a convolution is known to pad nothing.
 bool is_unpadded(const torch::jit::Node* convolution);
 

@@ -1,6 +1,5 @@
 #include "training_folds.h"
 
-#include <torch/csrc/jit/ir/constants.h>
 #include <torch/csrc/jit/runtime/custom_operator.h>
 #include <torch/script.h>
 
@@ -17,26 +16,14 @@ namespace {
 using torch::jit::Graph;
 using torch::jit::Node;
 using torch::jit::Stack;
-using torch::jit::toIValue;
 using torch::jit::Value;
 namespace prim = c10::prim;
-
-bool is_constant(const Value* value, const c10::IValue& expected) {
-  const auto constant = value ? toIValue(value) : std::nullopt;
-  return constant && *constant == expected;
-}
 
 // A layer in which every output channel sums over every input channel, and whose channels lie where the codec's do.
 bool is_dense_layer(const Node* node, bool channels_last) {
   if (!is_aten(node)) return false;
   if (plain_kind(node) == "linear") return channels_last;
-  const Value* transposed = argument(node, "transposed");
-  return is_convolution(node) && !channels_last && is_constant(argument(node, "groups"), 1) && (!transposed || is_constant(transposed, false));
-}
-
-// Layers take their input first.
-bool is_input(const torch::jit::Use& use) {
-  return use.offset == 0;
+  return mixes_all_channels(node) && !channels_last;
 }
 
 // A value that follows from attributes and constants alone, made again where the graph inserts at present; null for another.
@@ -84,10 +71,6 @@ std::optional<Producer> producer(const Node* activation, bool channels_last) {
   return fits ? std::optional<Producer>({layer, node}) : std::nullopt;
 }
 
-at::Tensor laid_out(const at::Tensor& weight) {
-  return weight.dim() == 4 ? weight.contiguous(at::MemoryFormat::ChannelsLast) : weight.contiguous();
-}
-
 // `map`: [channels + 1, kept]. What the layer gives, `W·x + b`, and then its normalisation, `scale·y + shift`, become
 // `Aᵀ(scale·(W·x + b) + shift) + constant` by weights and biases alone.
 void fold_producer(Stack& stack) {
@@ -104,24 +87,22 @@ void fold_producer(Stack& stack) {
   }
   const int64_t channels = weight.size(0);
   TORCH_CHECK(map.dim() == 2 && map.size(0) == channels + 1, "a fold into ", channels, " channels got a map of shape ", map.sizes());
-  at::Tensor matrix = map.narrow(0, 0, channels), constant = map.select(0, channels);
-  at::Tensor offset = bias ? *bias : at::zeros({channels}, weight.options());
+  at::Tensor matrix = map.narrow(0, 0, channels), offset = bias ? *bias : at::zeros({channels}, weight.options()), factor;
   if (mean) {
-    const at::Tensor factor = scale ? *scale * (*variance + epsilon).rsqrt() : (*variance + epsilon).rsqrt();
+    factor = (*variance + epsilon).rsqrt();
+    if (scale) factor = *scale * factor;
     offset = (offset - *mean) * factor;
     if (shift) offset = offset + *shift;
-    constant = constant + at::matmul(offset, matrix);
-    matrix = matrix * factor.unsqueeze(1);
-  } else {
-    constant = constant + at::matmul(offset, matrix);
   }
+  const at::Tensor constant = map.select(0, channels) + at::matmul(offset, matrix);
+  if (factor.defined()) matrix = matrix * factor.unsqueeze(1);
   auto shape = weight.sizes().vec();
   shape[0] = matrix.size(1);
   // The weights as a matrix in the order of their memory, so that nothing is copied.
   const at::Tensor rows = weight.dim() == 4 ? weight.permute({0, 2, 3, 1}).reshape({channels, -1}) : weight.reshape({channels, -1});
   at::Tensor folded = at::matmul(matrix.t(), rows);
   folded = weight.dim() == 4 ? folded.view({shape[0], shape[2], shape[3], shape[1]}).permute({0, 3, 1, 2}) : folded.view(shape);
-  torch::jit::push(stack, laid_out(folded), constant, true);
+  torch::jit::push(stack, channels_last(folded), constant, true);
 }
 
 // `map`: [kept + 1, channels]. The layer reads coefficients `ẑ` in place of `ẑ·S + μ`.
@@ -139,7 +120,7 @@ void fold_reader(Stack& stack) {
   const at::Tensor folded = at::tensordot(weight, map.narrow(0, 0, kept), {1}, {1}).movedim(-1, 1);
   const at::Tensor taps = weight.dim() > 2 ? weight.flatten(2).sum(2) : weight;
   const at::Tensor constant = at::matmul(taps, map.select(0, kept));
-  torch::jit::push(stack, laid_out(folded), bias ? *bias + constant : constant);
+  torch::jit::push(stack, channels_last(folded), bias ? *bias + constant : constant);
 }
 
 // Conservative aliasing, as of every hook.
@@ -172,7 +153,7 @@ void prepare_producer(Graph& graph, const Producer& producer, int64_t site) {
     for (const char* name : {"weight", "bias", "running_mean", "running_var"}) inputs.push_back(made_again(graph, argument(norm, name)));
     inputs.push_back(made_again(graph, training_flag(argument(norm, "training"))));
     // Statistics that come from elsewhere, or that there are none of, can't be folded.
-    if (std::count(inputs.begin(), inputs.end(), static_cast<Value*>(nullptr)) > 0 || is_constant(inputs[4], c10::IValue())) return;
+    if (std::count(inputs.begin(), inputs.end(), static_cast<Value*>(nullptr)) > 0 || inputs[4]->mustBeNone()) return;
     inputs.push_back(graph.insertConstant(*number(norm, "eps")));
   } else {
     Value* none = graph.insertConstant(c10::IValue());
@@ -198,7 +179,7 @@ void prepare_producer(Graph& graph, const Producer& producer, int64_t site) {
 bool readers_train_folded(const Node* activation, bool channels_last) {
   const auto& uses = activation->output()->uses();
   return !uses.empty() && std::all_of(uses.begin(), uses.end(), [&](const torch::jit::Use& use) {
-    return is_dense_layer(use.user, channels_last) && is_input(use) && (!is_convolution(use.user) || is_unpadded(use.user));
+    return is_dense_layer(use.user, channels_last) && use.offset == 0 && (!is_convolution(use.user) || is_unpadded(use.user));
   });
 }
 
