@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::{print, value};
-use crate::recipe::{Device, InputShape, Placement, Recipe, SaveActivations, Transform};
+use crate::recipe::{BasisLearning, Device, InputShape, Placement, Recipe, SaveActivations, Transform};
 use crate::report::{Console, Event, Sink, Verbosity, bench_table};
 use crate::train::{BenchOptions, Loading, Moment, Row, TrainError, WARM_UP, bench, bench_loading, peak_of_row};
 
@@ -41,6 +41,9 @@ pub struct Bench {
     /// The transform of the rows joint and joint-target.
     #[arg(long, value_enum, default_value_t = TransformName::Pca)]
     transform: TransformName,
+    /// Whether the bases of the rows joint and joint-target learn, as the recipe's key says.
+    #[arg(long, value_enum, default_value_t = Bases::Apart)]
+    basis: Bases,
     /// Most extra multiply-accumulates that `--transform auto` may choose, in percent of the network's own.
     #[arg(long, value_name = "PERCENT", default_value_t = 25.0, value_parser = percent)]
     max_mac_overhead: f64,
@@ -81,6 +84,16 @@ enum TransformName {
     Pca,
     /// Site by site what pays, within `--max-mac-overhead`.
     Auto,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Bases {
+    /// They stay as calibrated.
+    Fixed,
+    /// They learn, the inverse stays the transpose.
+    Tied,
+    /// They learn, transform and inverse each for itself.
+    Apart,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -174,6 +187,11 @@ impl Bench {
             transform: match self.transform {
                 TransformName::Pca => Transform::Pca,
                 TransformName::Auto => Transform::Auto,
+            },
+            basis: match self.basis {
+                Bases::Fixed => BasisLearning::Fixed,
+                Bases::Tied => BasisLearning::Tied,
+                Bases::Apart => BasisLearning::Apart,
             },
             max_mac_overhead: self.max_mac_overhead,
             target_bits: self.target_bits,

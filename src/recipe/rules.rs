@@ -265,7 +265,7 @@ fn calibration(stage: &CalibrateStage) -> Option<Relation> {
             "a dimension reduction needs a transform".into(),
             "take `transform: auto`, `pca` or `block`",
         ),
-        CalibrateStage { basis: BasisLearning::Tied | BasisLearning::Apart, .. } if plain => say(
+        CalibrateStage { basis: BasisLearning::Tied, .. } if plain => say(
             "basis",
             "contradiction",
             "there is no basis to learn without a transform".into(),

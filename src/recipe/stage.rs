@@ -98,7 +98,7 @@ pub struct CalibrateStage {
     /// those that fold into a neighbouring layer; holds for `transform: auto` alone. Default: 30.
     #[schemars(range(min = 0))]
     pub max_mac_overhead: f64,
-    /// Whether the training that follows learns the bases, too. Default: `fixed`.
+    /// Whether the training that follows learns the bases, too. Default: `apart`.
     pub basis: BasisLearning,
     /// Most groups of one site, from 1 to 32; each group has a quantizer of its own. Default: 8.
     #[schemars(range(min = 1, max = 32))]
@@ -149,7 +149,7 @@ impl Default for CalibrateStage {
             placement: Placement::Before,
             block_channels: 16,
             max_mac_overhead: 30.0,
-            basis: BasisLearning::Fixed,
+            basis: BasisLearning::Apart,
             max_groups: 8,
             partition: PartitionRule::Automatic,
             codes: ComponentCodes::Auto,
@@ -213,7 +213,7 @@ pub struct SearchStage {
     pub entropy_weight: f64,
     /// What convolutions and max-poolings keep of a compressed activation for their backward pass: `full`, its values, or
     /// `packed`, its integer codes, from which the values are made anew bit for bit. Packed takes less memory and more time;
-    /// on the CPU, for codecs with a fixed basis (or none) in front of ReLU or ReLU6, others keep values. Default: `full`.
+    /// on the CPU, for codecs in front of ReLU or ReLU6, others keep values. Default: `full`.
     #[serde(default)]
     pub save_activations: SaveActivations,
     /// Whether dropped groups come back where the loss gains more than their bits cost; never what the calibration's
@@ -285,7 +285,7 @@ pub struct FinetuneStage {
     pub entropy_weight: f64,
     /// What convolutions and max-poolings keep of a compressed activation for their backward pass: `full`, its values, or
     /// `packed`, its integer codes, from which the values are made anew bit for bit. Packed takes less memory and more time;
-    /// on the CPU, for codecs with a fixed basis (or none) in front of ReLU or ReLU6, others keep values. Default: `full`.
+    /// on the CPU, for codecs in front of ReLU or ReLU6, others keep values. Default: `full`.
     #[serde(default)]
     pub save_activations: SaveActivations,
 }
@@ -375,11 +375,11 @@ pub enum Placement {
 #[serde(rename_all = "lowercase")]
 pub enum BasisLearning {
     /// They stay as calibration found them.
-    #[default]
     Fixed,
     /// They learn; the inverse stays the transpose.
     Tied,
     /// They learn, transform and inverse each for itself.
+    #[default]
     Apart,
 }
 

@@ -286,8 +286,7 @@ impl Session<'_> {
         if packed < codecs {
             let message = format!(
                 "`save_activations: packed`: layers keep codes at {packed} of {codecs} compressed sites and values at the others. Codes \
-                 need a convolution or max-pooling that reads the site, ReLU or ReLU6 behind the codec, a basis that doesn't learn, no \
-                 `entropy_weight`, and the CPU"
+                 need a convolution or max-pooling that reads the site, ReLU or ReLU6 behind the codec, no `entropy_weight`, and the CPU"
             );
             self.sink.event(&Event::Warning { message })?;
         }

@@ -1,11 +1,14 @@
-// A codec with a fixed transform in one pass: transform, quantize, transform back and clamp a few rows at a time, so that
-// what lies between stays in the cache. For backward it keeps three bytes a coefficient and its own result, nothing else.
-// Either transform may be missing, where the layer before or behind the codec carries it out.
+// A codec in one pass: transform, quantize, transform back and clamp a few rows at a time, so that what lies between stays in
+// the cache. For backward it keeps its own result and three bytes a coefficient, nothing else. Where a transform learns, a
+// sample of the rows keeps what came in instead, from which coefficients and codes are made anew. Either transform may be
+// missing, where the layer before or behind the codec carries it out.
+#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
 #include <cmath>
+#include <mutex>
 #include <optional>
 #include <vector>
 
@@ -29,8 +32,12 @@ struct Parts {
   at::Tensor analysis, bias, synthesis, mean, step, range, offset;
   Codes codes;
   Bounds bounds;
-  // `analysis` is square and orthonormal, `synthesis` its transpose.
+  // `analysis` is square and orthonormal, `synthesis` its transpose, and neither learns.
   bool orthonormal;
+  // `analysis` and `bias` have gradients; `synthesis` has one.
+  bool analysis_learns = false, synthesis_learns = false;
+
+  bool learns() const { return analysis_learns || synthesis_learns; }
 
   // The quantizer's, which sees coefficients: `bounds` come behind the way back.
   Lanes lanes() const { return Lanes(step, range, offset, codes, Bounds(-INFINITY, INFINITY)); }
@@ -95,15 +102,55 @@ class PackedReconstruction : public Packed {
 
 using PackedPointer = c10::intrusive_ptr<PackedReconstruction>;
 
-// Fills `keep`, `[rows, kept]`, unless it is undefined, and `packed`, unless it is null.
-at::Tensor forward_tiles(const at::Tensor& x, const Parts& parts, const KeptRoundings& keep, const PackedPointer& packed) {
+// The tiles that the gradients of transforms come from: every `stride`-th, from `phase` on. A transform is the same for all
+// rows, of which a layer may have hundreds of thousands, neighbours much alike: the gradient over a sample at random, times
+// as many as it stands for, is right in the mean.
+struct Sample {
+  int64_t tiles = 0, stride = 1, phase = 0;
+
+  // Of all rows while they are few; else every eighth at least, and some 1024 rows. None if nothing learns.
+  static Sample of(int64_t rows, const Parts& parts) {
+    const int64_t tile = parts.rows_of_tile(), tiles = (rows + tile - 1) / tile;
+    if (!parts.learns()) return {tiles, 0, 0};
+    const int64_t stride = std::min<int64_t>(std::clamp<int64_t>(rows / 1024, 1, 8), tiles);
+    if (stride == 1) return {tiles, 1, 0};
+    auto* generator = at::get_generator_or_default<at::CPUGeneratorImpl>(std::nullopt, at::detail::getDefaultCPUGenerator());
+    const std::lock_guard<std::mutex> lock(generator->mutex_);
+    return {tiles, stride, static_cast<int64_t>(generator->random64() % static_cast<uint64_t>(stride))};
+  }
+
+  bool has(int64_t tile) const { return stride > 0 && tile % stride == phase; }
+  // Tiles of the sample before this one, and others.
+  int64_t before(int64_t tile) const { return stride > 0 && tile > phase ? (tile - phase - 1) / stride + 1 : 0; }
+  int64_t others_before(int64_t tile) const { return tile - before(tile); }
+  bool is_all() const { return stride == 1; }
+};
+
+// What backward needs of the coefficients. `x`: the rows of the tiles of the sample; `roundings`: `[rows, kept]` of the others.
+struct Kept {
+  Sample sample;
+  at::Tensor x;
+  KeptRoundings roundings;
+
+  static Kept of(const at::Tensor& x, const Parts& parts) {
+    const Sample sample = Sample::of(x.size(0), parts);
+    const int64_t tile = parts.rows_of_tile();
+    Kept kept{sample, {}, {}};
+    if (!sample.is_all()) kept.roundings = KeptRoundings::empty({sample.others_before(sample.tiles) * tile, parts.kept()}, x.options());
+    if (parts.learns()) kept.x = sample.is_all() ? x : at::empty({sample.before(sample.tiles) * tile, x.size(1)}, x.options());
+    return kept;
+  }
+};
+
+// Fills `keep`, unless it is null, and `packed`, unless it is null.
+at::Tensor forward_tiles(const at::Tensor& x, const Parts& parts, const Kept* keep, const PackedPointer& packed) {
   const int64_t rows = x.size(0), in = parts.columns_in(), out_columns = parts.columns_out(), kept = parts.kept();
   at::Tensor out = at::empty({rows, out_columns}, x.options());
   const Lanes lanes = parts.lanes();
   const auto analysis = panels(parts.analysis), synthesis = panels(parts.synthesis);
   const float *source = x.const_data_ptr<float>(), *bias = analysis ? parts.bias.const_data_ptr<float>() : nullptr;
   float* target = out.mutable_data_ptr<float>();
-  const bool keeps = keep.defined();
+  float* sampled = keep && keep->x.defined() && !keep->sample.is_all() ? keep->x.mutable_data_ptr<float>() : nullptr;
   const int64_t tile = parts.rows_of_tile(), tiles = (rows + tile - 1) / tile;
   at::parallel_for(0, tiles, 1, [&](int64_t begin, int64_t end) {
     std::vector<float> analysed(analysis ? tile * kept : 0), levels(synthesis ? tile * kept : 0);
@@ -113,8 +160,10 @@ at::Tensor forward_tiles(const at::Tensor& x, const Parts& parts, const KeptRoun
       const float* coefficients = analysis ? analysed.data() : source + first * in;
       float* quantized = synthesis ? levels.data() : target + first * out_columns;
       if (analysis) analysis->affine(source + first * in, bias, analysed.data(), n);
-      if (keeps) forward_rows_kept(coefficients, quantized, n * kept, lanes, keep.from(first * kept));
-      else forward_rows(coefficients, quantized, n * kept, lanes);
+      const bool samples = keep && keep->sample.has(i);
+      if (!keep || samples) forward_rows(coefficients, quantized, n * kept, lanes);
+      else forward_rows_kept(coefficients, quantized, n * kept, lanes, keep->roundings.from(keep->sample.others_before(i) * tile * kept));
+      if (samples && sampled) std::copy(source + first * in, source + (first + n) * in, sampled + keep->sample.before(i) * tile * in);
       if (packed) packed->write(coefficients, first, n, codes.data());
       if (synthesis) restore(quantized, *synthesis, parts, target + first * out_columns, n);
     }
@@ -129,8 +178,48 @@ bool is_few(int64_t lost, int64_t values) {
   return lost * 8 <= values;
 }
 
-// Gradients of `x`, `step` and `range`. `out`: what forward returned, undefined if nothing was clamped.
-std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_tiles(const at::Tensor& grad, const at::Tensor& out, const KeptRoundings& keep, const Parts& parts) {
+// Sums over rows that are in work side by side: few where they are those of large matrices, which have to be added up.
+int64_t most_blocks(const Parts& parts) {
+  const int64_t values = parts.kept() * std::max(parts.columns_in(), parts.columns_out());
+  return parts.learns() ? std::clamp<int64_t>((int64_t{1} << 20) / values, 4, 128) : 128;
+}
+
+// Gradients of what a pass is given; of transforms that don't learn there are none.
+struct Gradients {
+  at::Tensor x, step, range, analysis, bias, synthesis;
+};
+
+// Coefficients of a tile, made anew from what came in.
+class Again {
+ public:
+  Again(const Parts& parts, const Lanes& lanes, const std::optional<Panels>& analysis)
+      : bias_(analysis ? parts.bias.const_data_ptr<float>() : nullptr), kept_(parts.kept()), lanes_(lanes), analysis_(analysis),
+        z_(analysis ? room(parts) : 0), levels_(room(parts)), upper_(room(parts)), lower_(room(parts)) {}
+
+  void make(const float* rows, int64_t n) {
+    rows_ = rows;
+    if (analysis_) analysis_->affine(rows_, bias_, z_.data(), n);
+    forward_rows_kept(analysis_ ? z_.data() : rows_, levels_.data(), n * kept_, lanes_, roundings());
+  }
+
+  Roundings roundings() { return {upper_.data(), lower_.data()}; }
+  const float* rows() const { return rows_; }
+  const float* quantized() const { return levels_.data(); }
+
+ private:
+  static int64_t room(const Parts& parts) { return parts.rows_of_tile() * parts.kept(); }
+
+  const float *bias_, *rows_ = nullptr;
+  int64_t kept_;
+  const Lanes& lanes_;
+  const std::optional<Panels>& analysis_;
+  std::vector<float> z_, levels_;
+  std::vector<uint16_t> upper_;
+  std::vector<uint8_t> lower_;
+};
+
+// `out`: what forward returned, undefined if nothing was clamped.
+Gradients backward_tiles(const at::Tensor& grad, const at::Tensor& out, const Kept& keep, const Parts& parts) {
   const int64_t rows = grad.size(0), in = parts.columns_in(), out_columns = parts.columns_out(), kept = parts.kept();
   at::Tensor grad_x = at::empty({rows, in}, grad.options()), grad_step = at::empty_like(parts.step), grad_range = at::empty_like(parts.range);
   const Lanes lanes = parts.lanes();
@@ -138,16 +227,26 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_tiles(const at::Tensor& 
   const auto to_z = panels(synthesizes ? parts.synthesis.t() : at::Tensor()), to_x = panels(analyses ? parts.analysis.t() : at::Tensor());
   const float* incoming = grad.const_data_ptr<float>();
   const float* result = out.defined() ? out.const_data_ptr<float>() : nullptr;
+  const float* sampled = keep.x.defined() ? keep.x.const_data_ptr<float>() : nullptr;
   const at::Tensor columns = parts.orthonormal ? parts.synthesis.contiguous() : at::Tensor();
   const float* basis = parts.orthonormal ? columns.const_data_ptr<float>() : nullptr;
   float* target = grad_x.mutable_data_ptr<float>();
   const float below_sign = sign_of(parts.codes);
   // Blocks of tiles follow from the shape alone: the same sums whatever the number of threads.
   const int64_t tile = parts.rows_of_tile(), tiles = (rows + tile - 1) / tile;
-  const int64_t per_block = (tiles + 127) / 128, blocks = (tiles + per_block - 1) / per_block;
+  const int64_t most = most_blocks(parts), per_block = (tiles + most - 1) / most, blocks = (tiles + per_block - 1) / per_block;
   std::vector<double> totals(blocks * 2 * kept, 0.0);
+  // Where transforms learn, each block has sums of its own for them as well.
+  const auto sums_of = [&](bool wanted, at::IntArrayRef shape) { return wanted ? at::zeros(shape, grad.options()) : at::Tensor(); };
+  const at::Tensor of_analysis = sums_of(parts.analysis_learns, {blocks, in, kept}), of_bias = sums_of(parts.analysis_learns, {blocks, kept}),
+                   of_synthesis = sums_of(parts.synthesis_learns, {blocks, kept, out_columns});
+  const auto block_of = [](const at::Tensor& sums, int64_t block) { return sums.mutable_data_ptr<float>() + block * sums.stride(0); };
+  const auto analysis = panels(parts.learns() ? parts.analysis : at::Tensor());
   at::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
     std::vector<float> products(synthesizes ? tile * kept : 0), of_z(tile * kept), passed(result && !analyses ? tile * out_columns : 0);
+    std::optional<Again> again;
+    if (parts.learns()) again.emplace(parts, lanes, analysis);
+    std::vector<float> room(parts.learns() ? tile * std::max(in, kept) : 0);
     std::vector<float> step_sums(lanes.width, 0.0f), range_sums(lanes.width, 0.0f);
     for (int64_t block = begin; block < end; ++block) {
       double* total = totals.data() + block * 2 * kept;
@@ -160,13 +259,21 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_tiles(const at::Tensor& 
           pass_unclamped(result + first * out_columns, g, unclamped, n * out_columns, parts.bounds);
           g = unclamped;
         }
+        const bool samples = keep.sample.has(i);
+        if (samples) again->make(sampled + keep.sample.before(i) * tile * in, n);
+        if (samples && parts.synthesis_learns) add_gradient(again->quantized(), g, block_of(of_synthesis, block), n, kept, out_columns, room.data());
         const float* of_quantized = synthesizes ? products.data() : g;
         if (synthesizes) to_z->multiply(g, products.data(), n, false);
         float* of_coefficients = analyses ? of_z.data() : of_x;
-        backward_rows(keep.from(first * kept), of_quantized, of_coefficients, n * kept, lanes, below_sign, step_sums.data(), range_sums.data());
+        const Roundings roundings = samples ? again->roundings() : keep.roundings.from(keep.sample.others_before(i) * tile * kept);
+        backward_rows(roundings, of_quantized, of_coefficients, n * kept, lanes, below_sign, step_sums.data(), range_sums.data());
         flush(step_sums, lanes, total);
         flush(range_sums, lanes, total + kept);
         if (!analyses) continue;
+        if (samples && parts.analysis_learns) {
+          add_gradient(again->rows(), of_coefficients, block_of(of_analysis, block), n, in, kept, room.data());
+          add_rows(of_coefficients, block_of(of_bias, block), n, kept);
+        }
         if (parts.orthonormal && is_few(count_lost(of_quantized, of_z.data(), n * kept), n * kept)) {
           // The gradient stays but for what the quantizer loses.
           if (!result) std::copy(g, g + n * in, of_x);
@@ -179,26 +286,38 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_tiles(const at::Tensor& 
     end_products();
   });
   add_blocks(totals, blocks, grad_step, grad_range);
-  return {grad_x, grad_step, grad_range};
+  int64_t seen = 0;
+  for (int64_t i = 0; i < tiles; ++i)
+    if (keep.sample.has(i)) seen += std::min(tile, rows - i * tile);
+  const double stands_for = seen ? static_cast<double>(rows) / static_cast<double>(seen) : 0.0;
+  const auto all = [&](const at::Tensor& sums) { return sums.defined() ? sums.sum(0).mul_(stands_for) : at::Tensor(); };
+  return {grad_x, grad_step, grad_range, all(of_analysis), all(of_bias), all(of_synthesis)};
 }
 
 struct InOnePass : torch::autograd::Function<InOnePass> {
   static at::Tensor forward(
       torch::autograd::AutogradContext* context, const at::Tensor& x, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset,
       const std::optional<at::Tensor>& analysis, const std::optional<at::Tensor>& bias, const std::optional<at::Tensor>& synthesis,
-      const std::optional<at::Tensor>& mean, Codes codes, double low, double high, bool orthonormal, const PackedPointer& packed) {
+      const std::optional<at::Tensor>& mean, Codes codes, double low, double high, bool orthonormal, bool analysis_learns, bool synthesis_learns,
+      const PackedPointer& packed) {
     at::AutoDispatchBelowADInplaceOrView guard;
     const at::Tensor none;
-    const Parts parts{analysis.value_or(none), bias.value_or(none), synthesis.value_or(none), mean.value_or(none), step, range, offset, codes, {low, high}, orthonormal};
-    const auto keep = KeptRoundings::empty({x.size(0), step.numel()}, x.options());
-    const at::Tensor out = forward_tiles(x, parts, keep, packed);
+    const Parts parts{analysis.value_or(none), bias.value_or(none), synthesis.value_or(none), mean.value_or(none), step, range, offset, codes, {low, high}, orthonormal,
+                      analysis_learns, synthesis_learns};
+    const Kept keep = Kept::of(x, parts);
+    const at::Tensor out = forward_tiles(x, parts, &keep, packed);
     // Unclamped, the result is not needed, and whoever comes next may write over it.
     const bool needs_out = parts.bounds.any() && !packed;
-    context->save_for_backward({keep.high, keep.low, needs_out ? out : at::Tensor(), step, range, offset, parts.analysis, parts.synthesis});
+    context->save_for_backward(
+        {keep.x, keep.roundings.high, keep.roundings.low, needs_out ? out : none, step, range, offset, parts.analysis, parts.bias, parts.synthesis});
     context->saved_data["codes"] = static_cast<int64_t>(codes);
     context->saved_data["low"] = low;
     context->saved_data["high"] = high;
     context->saved_data["orthonormal"] = orthonormal;
+    context->saved_data["stride"] = keep.sample.stride;
+    context->saved_data["phase"] = keep.sample.phase;
+    context->saved_data["analysis_learns"] = analysis_learns;
+    context->saved_data["synthesis_learns"] = synthesis_learns;
     save_packed(context, packed);
     return out;
   }
@@ -206,13 +325,16 @@ struct InOnePass : torch::autograd::Function<InOnePass> {
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list grads) {
     const auto saved = context->get_saved_variables();
     const at::Tensor none;
-    const Parts parts{saved[6], none, saved[7], none, saved[3], saved[4], saved[5], static_cast<Codes>(context->saved_data["codes"].toInt()),
-                      {context->saved_data["low"].toDouble(), context->saved_data["high"].toDouble()}, context->saved_data["orthonormal"].toBool()};
+    auto& data = context->saved_data;
+    const Parts parts{saved[7], saved[8], saved[9], none, saved[4], saved[5], saved[6], static_cast<Codes>(data["codes"].toInt()),
+                      {data["low"].toDouble(), data["high"].toDouble()}, data["orthonormal"].toBool(), data["analysis_learns"].toBool(),
+                      data["synthesis_learns"].toBool()};
     Packed* packed = saved_packed(context);
-    const at::Tensor out = packed ? packed->values() : saved[2];
-    const auto [grad_x, grad_step, grad_range] = backward_tiles(grads[0].contiguous(), out, {saved[0], saved[1]}, parts);
+    const at::Tensor out = packed ? packed->values() : saved[3], grad = grads[0].contiguous();
+    const Sample sample{0, data["stride"].toInt(), data["phase"].toInt()};
+    const Gradients found = backward_tiles(grad, out, {sample, saved[0], {saved[1], saved[2]}}, parts);
     if (packed) packed->forget();
-    return {grad_x, grad_step, grad_range, none, none, none, none, none, none, none, none, none, none};
+    return {found.x, found.step, found.range, none, found.analysis, found.bias, found.synthesis, none, none, none, none, none, none, none, none};
   }
 };
 
@@ -258,7 +380,10 @@ at::Tensor in_one_pass(const at::Tensor& input, Parts parts) {
   for (at::Tensor* part : {&parts.bias, &parts.mean, &parts.step, &parts.range, &parts.offset})
     if (part->defined()) *part = part->contiguous();
   const at::Tensor x = input.contiguous();
-  if (!is_recorded({x, parts.step, parts.range})) return forward_tiles(x, parts, {}, {});
+  const auto learns = [](const at::Tensor& matrix) { return matrix.defined() && is_recorded({matrix}); };
+  parts.analysis_learns = learns(parts.analysis);
+  parts.synthesis_learns = learns(parts.synthesis);
+  if (!parts.learns() && !is_recorded({x, parts.step, parts.range})) return forward_tiles(x, parts, nullptr, {});
   // Without an activation function in the pass, the result is no site's output.
   Packing* packing = parts.bounds.any() ? Packing::active() : nullptr;
   const auto packed = packing ? c10::make_intrusive<PackedReconstruction>(x, parts) : PackedPointer();
@@ -266,15 +391,13 @@ at::Tensor in_one_pass(const at::Tensor& input, Parts parts) {
   const auto optional = [](const at::Tensor& tensor) { return tensor.defined() ? std::optional<at::Tensor>(tensor) : std::nullopt; };
   const at::Tensor out = InOnePass::apply(
       x, parts.step, parts.range, parts.offset, optional(parts.analysis), optional(parts.bias), optional(parts.synthesis), optional(parts.mean),
-      parts.codes, parts.bounds.low, parts.bounds.high, parts.orthonormal, packed);
+      parts.codes, parts.bounds.low, parts.bounds.high, parts.orthonormal, parts.analysis_learns, parts.synthesis_learns, packed);
   if (packing) packing->add(out, packed);
   return out;
 }
 
 bool fits(const at::Tensor& x, const Parts& parts) {
-  const auto learns = [](const at::Tensor& matrix) { return matrix.defined() && matrix.requires_grad() && at::GradMode::is_enabled(); };
-  return x.device().is_cpu() && x.scalar_type() == at::kFloat && x.numel() > 0 && parts.kept() > 0 && !learns(parts.analysis) &&
-      !learns(parts.synthesis) && has_small_products();
+  return x.device().is_cpu() && x.scalar_type() == at::kFloat && x.numel() > 0 && parts.kept() > 0 && has_small_products();
 }
 
 at::Tensor or_none(const at::Tensor* tensor) {

@@ -1,5 +1,7 @@
 #include "products.h"
 
+#include "rows.h"
+
 #include <ATen/Version.h>
 #include <ATen/native/CPUBlas.h>
 
@@ -16,6 +18,17 @@ using at::native::cpublas::brgemm_release;
 int64_t columns_of_panel() {
   static const int64_t columns = at::get_cpu_capability() == "AVX512" ? 48 : 24;
   return columns;
+}
+
+// First column and width of each panel of `columns` columns.
+std::vector<std::pair<int64_t, int64_t>> panels_of(int64_t columns) {
+  const int64_t usual = columns_of_panel();
+  std::vector<std::pair<int64_t, int64_t>> panels;
+  for (int64_t column = 0; column < columns; column += panels.back().second) {
+    const int64_t left = columns - column;
+    panels.emplace_back(column, left <= usual + usual / 3 ? left : usual);
+  }
+  return panels;
 }
 
 } // namespace
@@ -40,14 +53,15 @@ void end_products() {
   brgemm_release(false);
 }
 
-Panels::Panels(const at::Tensor& matrix) : from_(matrix.size(0)), to_(matrix.size(1)), data_(at::empty({matrix.numel()}, matrix.options())) {
-  const int64_t columns = columns_of_panel();
-  for (int64_t column = 0; column < to_;) {
-    const int64_t left = to_ - column, width = left <= columns + columns / 3 ? left : columns;
+void add_gradient(const float* in, const float* grad, float* out, int64_t n, int64_t from, int64_t to, float* room) {
+  transpose(in, room, n, from);
+  for (const auto& [column, width] : panels_of(to)) brgemm(from, width, n, n, to, to, true, room, grad + column, out + column, false);
+}
+
+Panels::Panels(const at::Tensor& matrix)
+    : from_(matrix.size(0)), to_(matrix.size(1)), panels_(panels_of(to_)), data_(at::empty({matrix.numel()}, matrix.options())) {
+  for (const auto& [column, width] : panels_)
     data_.narrow(0, column * from_, from_ * width).view({from_, width}).copy_(matrix.narrow(1, column, width));
-    panels_.emplace_back(column, width);
-    column += width;
-  }
 }
 
 void Panels::multiply(const float* in, float* out, int64_t n, bool add) const {

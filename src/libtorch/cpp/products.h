@@ -16,6 +16,9 @@ bool has_small_products();
 // To be called by a thread at the end of its products.
 void end_products();
 
+// `out[from, to] += inᵀ·grad` for `in[n, from]` and `grad[n, to]`: the gradient of a matrix. `room`: for `n·from` values.
+void add_gradient(const float* in, const float* grad, float* out, int64_t n, int64_t from, int64_t to, float* room);
+
 // A matrix `[from, to]` for products with few rows, cut into panels of columns that lie one behind the other: a product
 // reads a panel again and again, and columns of a wide matrix would come from as many pages of memory as there are rows.
 class Panels {

@@ -170,6 +170,22 @@ DIMBIT_SIMD void take_lost_away(
   }
 }
 
+DIMBIT_SIMD void transpose(const float* __restrict in, float* __restrict out, int64_t rows, int64_t columns) {
+  // Square pieces, so that neither side is read or written across its rows.
+  constexpr int64_t kSide = 16;
+  for (int64_t column = 0; column < columns; column += kSide)
+    for (int64_t row = 0; row < rows; row += kSide) {
+      const int64_t width = std::min(kSide, columns - column), height = std::min(kSide, rows - row);
+      for (int64_t c = column; c < column + width; ++c)
+        for (int64_t r = row; r < row + height; ++r) out[c * rows + r] = in[r * columns + c];
+    }
+}
+
+DIMBIT_SIMD void add_rows(const float* __restrict in, float* __restrict out, int64_t rows, int64_t columns) {
+  for (int64_t row = 0; row < rows; ++row, in += columns)
+    for (int64_t c = 0; c < columns; ++c) out[c] += in[c];
+}
+
 void flush(std::vector<float>& sums, const Lanes& lanes, double* totals) {
   for (int64_t start = 0; start < lanes.width; start += lanes.channels)
     for (int64_t c = 0; c < lanes.channels; ++c) totals[c] += sums[start + c];

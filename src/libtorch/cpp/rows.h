@@ -148,6 +148,12 @@ int64_t count_lost(const float* of_quantized, const float* of_z, int64_t size);
 // `U(m ⊙ Uᵀg) = g − U((1 − m) ⊙ Uᵀg)`. `grad`: `n` rows of `g`, and on return of that; `basis`: `U`'s columns as rows.
 void take_lost_away(const float* of_quantized, const float* of_z, const float* basis, float* grad, int64_t n, int64_t channels);
 
+// `out[columns, rows] = inᵀ` for `in[rows, columns]`.
+void transpose(const float* in, float* out, int64_t rows, int64_t columns);
+
+// `out[columns] += Σ in[rows, columns]` over the rows.
+void add_rows(const float* in, float* out, int64_t rows, int64_t columns);
+
 // Adds the lanes' sums to their channels' and clears them.
 void flush(std::vector<float>& sums, const Lanes& lanes, double* totals);
 

@@ -16,7 +16,7 @@ use tch::Device;
 
 use super::error::TrainError;
 use crate::libtorch::{peak_memory, set_deterministic};
-use crate::recipe::{self, InputShape, Placement, SaveActivations, Transform};
+use crate::recipe::{self, BasisLearning, InputShape, Placement, SaveActivations, Transform};
 use crate::report::{BenchReport, BenchRow, Sinks};
 pub use loading::{Loading, bench_loading};
 pub use row::{Row, UnknownRow};
@@ -50,6 +50,8 @@ pub struct BenchOptions {
     pub rows: Vec<Row>,
     /// The transform of the row joint.
     pub transform: Transform,
+    /// Whether the bases of the joint rows learn.
+    pub basis: BasisLearning,
     /// Most extra multiply-accumulates of `transform: auto`, in percent of the network's own.
     pub max_mac_overhead: f64,
     /// Bits per value that `joint-target` stands at.

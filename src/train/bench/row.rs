@@ -70,6 +70,7 @@ impl Row {
             sensitivity_images: SENSITIVITY_IMAGES,
             transform,
             placement: options.placement,
+            basis: options.basis,
             max_mac_overhead: options.max_mac_overhead,
             ..CalibrateStage::default()
         };
@@ -124,7 +125,7 @@ impl FromStr for Row {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recipe::{Device, Mode, Placement, SaveActivations};
+    use crate::recipe::{BasisLearning, Device, Mode, Placement, SaveActivations};
 
     fn options() -> BenchOptions {
         BenchOptions {
@@ -136,6 +137,7 @@ mod tests {
             threads: None,
             rows: Row::ALL.to_vec(),
             transform: Transform::Pca,
+            basis: BasisLearning::Apart,
             max_mac_overhead: 25.0,
             target_bits: 2.5,
             distillation: false,
@@ -170,8 +172,9 @@ mod tests {
         assert_eq!((start(Row::Joint), start(Row::JointTarget)), (8.0, 2.5));
         let weight = |row: Row| row.plan(&BenchOptions { distillation: true, ..options.clone() }).search.distillation;
         assert_eq!((weight(Row::Float), weight(Row::Joint), start(Row::Quantizer)), (0.0, 0.5, 8.0));
-        let other = BenchOptions { placement: Placement::Auto, freeze_batch_norm: true, ..options.clone() };
+        let (basis, placement) = (BasisLearning::Fixed, Placement::Auto);
+        let other = BenchOptions { basis, placement, freeze_batch_norm: true, ..options.clone() };
         let Plan { calibrate, search, .. } = Row::Joint.plan(&other);
-        assert_eq!((calibrate.placement, search.batch_norm), (Placement::Auto, BatchNorm::Frozen));
+        assert_eq!((calibrate.basis, calibrate.placement, search.batch_norm), (basis, placement, BatchNorm::Frozen));
     }
 }

@@ -8,7 +8,7 @@ use super::BenchOptions;
 use super::row::{Plan, Row};
 use crate::compress::budget::Budget;
 use crate::compress::compressor::Compressor;
-use crate::compress::saved::CompressorState;
+use crate::compress::midway::MidwayState;
 use crate::recipe::{BatchNorm, SearchStage};
 use crate::report::{BenchRow, Sink, SiteRow};
 use crate::train::error::TrainError;
@@ -100,7 +100,7 @@ impl<'a> Subject<'a> {
     /// Keeps the calibration in `folder`, for a process that measures this row by itself.
     pub(super) fn save(&self, folder: &Path) -> Result<(), TrainError> {
         let Some(compressor) = &self.session.compressor else { return Ok(()) };
-        let (state, tensors) = compressor.save()?;
+        let (state, tensors) = compressor.save_midway()?;
         let on_cpu = |(name, t): (String, Tensor)| Ok((name, t.f_to_device(Device::Cpu)?.f_contiguous()?));
         let tensors = tensors.into_iter().map(on_cpu).collect::<Result<Vec<_>, TrainError>>()?;
         Tensor::write_safetensors(&tensors, folder.join(TENSORS))?;
@@ -127,10 +127,10 @@ impl<'a> Subject<'a> {
 fn restored(session: &Session<'_>, folder: &Path) -> Result<Compressor, TrainError> {
     let (state_path, tensors_path) = (folder.join(STATE), folder.join(TENSORS));
     let bytes = std::fs::read(&state_path).map_err(|e| unusable(&state_path, e.to_string()))?;
-    let state: CompressorState = serde_json::from_slice(&bytes).map_err(|e| unusable(&state_path, e.to_string()))?;
+    let state: MidwayState = serde_json::from_slice(&bytes).map_err(|e| unusable(&state_path, e.to_string()))?;
     let tensors = Tensor::read_safetensors(&tensors_path).map_err(|e| unusable(&tensors_path, e.to_string()))?;
     let find = |name: &str| tensors.iter().find(|(n, _)| n == name).map(|(_, t)| t.shallow_clone());
-    Compressor::restore_learning(&session.model, &state, find, session.device)
+    Compressor::restore_midway(&session.model, &state, find, session.device)
         .map_err(|source| TrainError::Restore { path: state_path, source })
 }
 
