@@ -41,8 +41,8 @@ pub struct Bench {
     /// The transform of the rows joint and joint-target.
     #[arg(long, value_enum, default_value_t = TransformName::Pca)]
     transform: TransformName,
-    /// Whether the bases of the rows joint and joint-target learn, as the recipe's key says.
-    #[arg(long, value_enum, default_value_t = Bases::Apart)]
+    /// Whether the bases of the rows joint and joint-target learn; the recipe's key has another default, apart.
+    #[arg(long, value_enum, default_value_t = Bases::Fixed)]
     basis: Bases,
     /// Most extra multiply-accumulates that `--transform auto` may choose, in percent of the network's own.
     #[arg(long, value_name = "PERCENT", default_value_t = 25.0, value_parser = percent)]

@@ -1,14 +1,12 @@
 // A codec in one pass: transform, quantize, transform back and clamp a few rows at a time, so that what lies between stays in
-// the cache. For backward it keeps its own result and three bytes a coefficient, nothing else. Where a transform learns, a
-// sample of the rows keeps what came in instead, from which coefficients and codes are made anew. Either transform may be
-// missing, where the layer before or behind the codec carries it out.
-#include <ATen/CPUGeneratorImpl.h>
+// the cache. For backward it keeps its own result and three bytes a coefficient, nothing else; where a transform learns, in
+// place of those three bytes what came in, from which coefficients and codes are made anew. Either transform may be missing,
+// where the layer before or behind the codec carries it out.
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
 #include <cmath>
-#include <mutex>
 #include <optional>
 #include <vector>
 
@@ -102,43 +100,15 @@ class PackedReconstruction : public Packed {
 
 using PackedPointer = c10::intrusive_ptr<PackedReconstruction>;
 
-// The tiles that the gradients of transforms come from: every `stride`-th, from `phase` on. A transform is the same for all
-// rows, of which a layer may have hundreds of thousands, neighbours much alike: the gradient over a sample at random, times
-// as many as it stands for, is right in the mean.
-struct Sample {
-  int64_t tiles = 0, stride = 1, phase = 0;
-
-  // Of all rows while they are few; else every eighth at least, and some 1024 rows. None if nothing learns.
-  static Sample of(int64_t rows, const Parts& parts) {
-    const int64_t tile = parts.rows_of_tile(), tiles = (rows + tile - 1) / tile;
-    if (!parts.learns()) return {tiles, 0, 0};
-    const int64_t stride = std::min<int64_t>(std::clamp<int64_t>(rows / 1024, 1, 8), tiles);
-    if (stride == 1) return {tiles, 1, 0};
-    auto* generator = at::get_generator_or_default<at::CPUGeneratorImpl>(std::nullopt, at::detail::getDefaultCPUGenerator());
-    const std::lock_guard<std::mutex> lock(generator->mutex_);
-    return {tiles, stride, static_cast<int64_t>(generator->random64() % static_cast<uint64_t>(stride))};
-  }
-
-  bool has(int64_t tile) const { return stride > 0 && tile % stride == phase; }
-  // Tiles of the sample before this one, and others.
-  int64_t before(int64_t tile) const { return stride > 0 && tile > phase ? (tile - phase - 1) / stride + 1 : 0; }
-  int64_t others_before(int64_t tile) const { return tile - before(tile); }
-  bool is_all() const { return stride == 1; }
-};
-
-// What backward needs of the coefficients. `x`: the rows of the tiles of the sample; `roundings`: `[rows, kept]` of the others.
+// What backward needs of the coefficients: `roundings`, `[rows, kept]`, or where a transform learns what came in, `x`, from which
+// all else is made anew.
 struct Kept {
-  Sample sample;
-  at::Tensor x;
   KeptRoundings roundings;
+  at::Tensor x;
 
   static Kept of(const at::Tensor& x, const Parts& parts) {
-    const Sample sample = Sample::of(x.size(0), parts);
-    const int64_t tile = parts.rows_of_tile();
-    Kept kept{sample, {}, {}};
-    if (!sample.is_all()) kept.roundings = KeptRoundings::empty({sample.others_before(sample.tiles) * tile, parts.kept()}, x.options());
-    if (parts.learns()) kept.x = sample.is_all() ? x : at::empty({sample.before(sample.tiles) * tile, x.size(1)}, x.options());
-    return kept;
+    if (parts.learns()) return {{}, x};
+    return {KeptRoundings::empty({x.size(0), parts.kept()}, x.options()), {}};
   }
 };
 
@@ -150,7 +120,6 @@ at::Tensor forward_tiles(const at::Tensor& x, const Parts& parts, const Kept* ke
   const auto analysis = panels(parts.analysis), synthesis = panels(parts.synthesis);
   const float *source = x.const_data_ptr<float>(), *bias = analysis ? parts.bias.const_data_ptr<float>() : nullptr;
   float* target = out.mutable_data_ptr<float>();
-  float* sampled = keep && keep->x.defined() && !keep->sample.is_all() ? keep->x.mutable_data_ptr<float>() : nullptr;
   const int64_t tile = parts.rows_of_tile(), tiles = (rows + tile - 1) / tile;
   at::parallel_for(0, tiles, 1, [&](int64_t begin, int64_t end) {
     std::vector<float> analysed(analysis ? tile * kept : 0), levels(synthesis ? tile * kept : 0);
@@ -160,10 +129,8 @@ at::Tensor forward_tiles(const at::Tensor& x, const Parts& parts, const Kept* ke
       const float* coefficients = analysis ? analysed.data() : source + first * in;
       float* quantized = synthesis ? levels.data() : target + first * out_columns;
       if (analysis) analysis->affine(source + first * in, bias, analysed.data(), n);
-      const bool samples = keep && keep->sample.has(i);
-      if (!keep || samples) forward_rows(coefficients, quantized, n * kept, lanes);
-      else forward_rows_kept(coefficients, quantized, n * kept, lanes, keep->roundings.from(keep->sample.others_before(i) * tile * kept));
-      if (samples && sampled) std::copy(source + first * in, source + (first + n) * in, sampled + keep->sample.before(i) * tile * in);
+      if (keep && keep->roundings.defined()) forward_rows_kept(coefficients, quantized, n * kept, lanes, keep->roundings.from(first * kept));
+      else forward_rows(coefficients, quantized, n * kept, lanes);
       if (packed) packed->write(coefficients, first, n, codes.data());
       if (synthesis) restore(quantized, *synthesis, parts, target + first * out_columns, n);
     }
@@ -227,7 +194,7 @@ Gradients backward_tiles(const at::Tensor& grad, const at::Tensor& out, const Ke
   const auto to_z = panels(synthesizes ? parts.synthesis.t() : at::Tensor()), to_x = panels(analyses ? parts.analysis.t() : at::Tensor());
   const float* incoming = grad.const_data_ptr<float>();
   const float* result = out.defined() ? out.const_data_ptr<float>() : nullptr;
-  const float* sampled = keep.x.defined() ? keep.x.const_data_ptr<float>() : nullptr;
+  const float* source = parts.learns() ? keep.x.const_data_ptr<float>() : nullptr;
   const at::Tensor columns = parts.orthonormal ? parts.synthesis.contiguous() : at::Tensor();
   const float* basis = parts.orthonormal ? columns.const_data_ptr<float>() : nullptr;
   float* target = grad_x.mutable_data_ptr<float>();
@@ -259,18 +226,17 @@ Gradients backward_tiles(const at::Tensor& grad, const at::Tensor& out, const Ke
           pass_unclamped(result + first * out_columns, g, unclamped, n * out_columns, parts.bounds);
           g = unclamped;
         }
-        const bool samples = keep.sample.has(i);
-        if (samples) again->make(sampled + keep.sample.before(i) * tile * in, n);
-        if (samples && parts.synthesis_learns) add_gradient(again->quantized(), g, block_of(of_synthesis, block), n, kept, out_columns, room.data());
+        if (again) again->make(source + first * in, n);
+        if (parts.synthesis_learns) add_gradient(again->quantized(), g, block_of(of_synthesis, block), n, kept, out_columns, room.data());
         const float* of_quantized = synthesizes ? products.data() : g;
         if (synthesizes) to_z->multiply(g, products.data(), n, false);
         float* of_coefficients = analyses ? of_z.data() : of_x;
-        const Roundings roundings = samples ? again->roundings() : keep.roundings.from(keep.sample.others_before(i) * tile * kept);
+        const Roundings roundings = again ? again->roundings() : keep.roundings.from(first * kept);
         backward_rows(roundings, of_quantized, of_coefficients, n * kept, lanes, below_sign, step_sums.data(), range_sums.data());
         flush(step_sums, lanes, total);
         flush(range_sums, lanes, total + kept);
         if (!analyses) continue;
-        if (samples && parts.analysis_learns) {
+        if (parts.analysis_learns) {
           add_gradient(again->rows(), of_coefficients, block_of(of_analysis, block), n, in, kept, room.data());
           add_rows(of_coefficients, block_of(of_bias, block), n, kept);
         }
@@ -286,12 +252,8 @@ Gradients backward_tiles(const at::Tensor& grad, const at::Tensor& out, const Ke
     end_products();
   });
   add_blocks(totals, blocks, grad_step, grad_range);
-  int64_t seen = 0;
-  for (int64_t i = 0; i < tiles; ++i)
-    if (keep.sample.has(i)) seen += std::min(tile, rows - i * tile);
-  const double stands_for = seen ? static_cast<double>(rows) / static_cast<double>(seen) : 0.0;
-  const auto all = [&](const at::Tensor& sums) { return sums.defined() ? sums.sum(0).mul_(stands_for) : at::Tensor(); };
-  return {grad_x, grad_step, grad_range, all(of_analysis), all(of_bias), all(of_synthesis)};
+  const auto added = [](const at::Tensor& sums) { return sums.defined() ? sums.sum(0) : at::Tensor(); };
+  return {grad_x, grad_step, grad_range, added(of_analysis), added(of_bias), added(of_synthesis)};
 }
 
 struct InOnePass : torch::autograd::Function<InOnePass> {
@@ -314,8 +276,6 @@ struct InOnePass : torch::autograd::Function<InOnePass> {
     context->saved_data["low"] = low;
     context->saved_data["high"] = high;
     context->saved_data["orthonormal"] = orthonormal;
-    context->saved_data["stride"] = keep.sample.stride;
-    context->saved_data["phase"] = keep.sample.phase;
     context->saved_data["analysis_learns"] = analysis_learns;
     context->saved_data["synthesis_learns"] = synthesis_learns;
     save_packed(context, packed);
@@ -331,8 +291,7 @@ struct InOnePass : torch::autograd::Function<InOnePass> {
                       data["synthesis_learns"].toBool()};
     Packed* packed = saved_packed(context);
     const at::Tensor out = packed ? packed->values() : saved[3], grad = grads[0].contiguous();
-    const Sample sample{0, data["stride"].toInt(), data["phase"].toInt()};
-    const Gradients found = backward_tiles(grad, out, {sample, saved[0], {saved[1], saved[2]}}, parts);
+    const Gradients found = backward_tiles(grad, out, {{saved[1], saved[2]}, saved[0]}, parts);
     if (packed) packed->forget();
     return {found.x, found.step, found.range, none, found.analysis, found.bias, found.synthesis, none, none, none, none, none, none, none, none};
   }
