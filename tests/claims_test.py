@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 from claimslib.fronts import Bits, Point, bits_at, ratio, upper_front  # noqa: E402
 from claimslib.records import FIGURES, LATER  # noqa: E402
-from claimslib.report import in_words, percent  # noqa: E402
+from claimslib.report import in_words, method_page, percent  # noqa: E402
 
 # Accuracy rises with the bits; `fail` in a recipe's settings or a file `broken` ends it, `sleep` lets it hang.
 DIMBIT = """#!/usr/bin/env python3
@@ -274,10 +274,18 @@ class Claims(unittest.TestCase):
         summary = json.loads((ROOT / "docs/results/fashion-mnist-resnet18-joint.json").read_text())
         self.assertLessEqual(set(FIGURES) - LATER, set(summary))
 
-    def test_the_plan_that_ships_can_be_read(self):
-        listed = subprocess.run([sys.executable, "-B", str(ROOT / "scripts/claims"), "plan"], capture_output=True, text=True)
-        self.assertEqual(listed.returncode, 0, listed.stderr)
-        self.assertIn("resnet18-joint-2.16", listed.stdout)
+    def test_a_page_in_a_folder_of_the_book_leads_to_the_method(self):
+        book = ROOT / "docs"
+        pages = [book, book / "learned-bases", Path("/elsewhere")]
+        self.assertEqual([method_page(page) for page in pages], ["method.md", "../method.md", "method.md"])
+
+    def test_the_plans_that_ship_can_be_read(self):
+        for plan in ("claims", "bases"):
+            file = ROOT / f"recipes/fashion-mnist/{plan}.json"
+            command = [sys.executable, "-B", str(ROOT / "scripts/claims"), "plan", "--plan", str(file)]
+            listed = subprocess.run(command, capture_output=True, text=True)
+            self.assertEqual(listed.returncode, 0, listed.stderr)
+            self.assertIn("resnet18-joint-2.16", listed.stdout)
 
     def test_a_wrong_plan_is_refused_by_name(self):
         for runs, words in (

@@ -9,11 +9,16 @@ use std::path::{Path, PathBuf};
 use common::{dimbit, root};
 use dimbit::recipe::Recipe;
 
-/// The README and all pages of `docs`.
+/// The README and all pages of `docs` and its folders.
 fn pages() -> Vec<PathBuf> {
     let mut found = vec![root().join("README.md"), root().join("CHANGELOG.md")];
-    let docs = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
-    found.extend(docs.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
+    let mut folders = vec![root().join("docs")];
+    while let Some(folder) = folders.pop() {
+        let (inner, files): (Vec<PathBuf>, Vec<PathBuf>) =
+            fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).partition(|path| path.is_dir());
+        folders.extend(inner);
+        found.extend(files.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "md")));
+    }
     found.sort();
     found
 }
@@ -77,7 +82,7 @@ fn every_link_leads_somewhere() {
 fn the_contents_name_every_page() {
     let contents = root().join("docs/README.md");
     let named: BTreeSet<PathBuf> = links(&contents).into_iter().map(|link| contents.with_file_name(link)).collect();
-    for page in pages().into_iter().filter(|page| page.parent() == contents.parent() && *page != contents) {
+    for page in pages().into_iter().filter(|page| page.starts_with(root().join("docs")) && *page != contents) {
         assert!(named.contains(&page), "docs/README.md doesn't name {}", page.display());
     }
 }

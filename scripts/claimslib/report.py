@@ -1,6 +1,7 @@
 """Writes the results: a page, the figures behind it, and a picture of every network's front."""
 
 import math
+import os
 import re
 import sys
 import textwrap
@@ -28,7 +29,7 @@ ABOUT_BUILDS = (
 )
 ABOUT_FIGURES = (
     "**bits** are fixed-length bits per value in the `relu` convention, **stored** those of the `stored` convention, **entropy** what "
-    "an ideal entropy coder would need ([the method](method.md#what-is-counted)). **dropped** is the percentage of the values that "
+    "an ideal entropy coder would need ([the method]({method}#what-is-counted)). **dropped** is the percentage of the values that "
     "are dropped, **extra MACs** what the transforms add to the network's own multiply-accumulates in percent, without what folds into "
     "neighbouring layers, and **unfolded** the same with it; **side** is the side information in kB."
 )
@@ -59,7 +60,7 @@ def write(plan, records, docs):
         if chapter.points:
             write_atomically(docs / "results" / chapter.picture, chapter.draw())
         sections += chapter.text()
-    lines = [*head(plan, standings), NOTES, *notes, END_OF_NOTES, "", *sections]
+    lines = [*head(plan, standings, docs), NOTES, *notes, END_OF_NOTES, "", *sections]
     records.save(to_keep(plan, records, standings))
     write_atomically(page, "\n".join(lines).rstrip() + "\n")
     print(f"{shown(page)}: {len(found)} of {plural(len(plan.runs), 'run')}")
@@ -91,6 +92,13 @@ def notes_of(page):
     return lines[bounds[0] + 1:bounds[1]]
 
 
+def method_page(docs):
+    """The page of the formulas as seen from a page in `docs`, which may be a folder of the project's book."""
+    book = ROOT / "docs"
+    inside = docs.resolve().is_relative_to(book)
+    return os.path.relpath(book / "method.md", docs.resolve()) if inside else "method.md"
+
+
 def paragraph(words):
     return [*textwrap.wrap(words, 140, break_long_words=False, break_on_hyphens=False), ""]
 
@@ -120,7 +128,7 @@ def builds(records):
     return words, len(together) == 1 and all(binary for _, _, binary in together)
 
 
-def head(plan, standings):
+def head(plan, standings, docs):
     found = [standing.record for standing in standings.values() if standing.record]
     made, one_build = builds(found)
     alike = one_build and len(distinct(found, "machine", "device", "threads")) == 1
@@ -128,7 +136,7 @@ def head(plan, standings):
     yield from paragraph(plan.about)
     yield from paragraph(ABOUT_RUNS.format(alike=ALIKE if alike else NOT_ALIKE))
     yield from [f"* **{mode.title}**: {mode.about}" for mode in plan.modes.values()]
-    yield from ["", *paragraph(ABOUT_FIGURES)]
+    yield from ["", *paragraph(ABOUT_FIGURES.format(method=method_page(docs)))]
     if found:
         yield "Measured on:"
         yield ""
