@@ -10,6 +10,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 FLOAT, JOINT = "float", "joint"
+#: The plan of the project's claims, and where its page goes.
+PLAN, BOOK = ROOT / "recipes/fashion-mnist/claims.json", ROOT / "docs"
 #: The modes that the report has colours, marks and an order for: every baseline, then what they are compared with.
 MODES = [FLOAT, "uniform", "mp", "mp_grouped", "dr_only", "dr_then_mp", JOINT]
 
@@ -172,6 +174,7 @@ class Plan:
     def __init__(self, path, content, folder):
         self.path, self.folder = path, folder
         try:
+            self.title = content.get("title", "Results")
             self.about, self.test_images = content["about"], content["test_images"]
             self.prepare = [(step["creates"], step["command"]) for step in content["prepare"]]
             self.networks = {

@@ -8,7 +8,7 @@ import textwrap
 
 from . import picture
 from .fronts import bits_at, points_by_mode, ratio
-from .plan import FLOAT, JOINT, MODES, ROOT, Problem, shown
+from .plan import BOOK, FLOAT, JOINT, MODES, PLAN, ROOT, Problem, shown
 from .records import STALE, write_atomically
 from .words import number, plural, signed
 
@@ -94,9 +94,8 @@ def notes_of(page):
 
 def method_page(docs):
     """The page of the formulas as seen from a page in `docs`, which may be a folder of the project's book."""
-    book = ROOT / "docs"
-    inside = docs.resolve().is_relative_to(book)
-    return os.path.relpath(book / "method.md", docs.resolve()) if inside else "method.md"
+    inside = docs.resolve().is_relative_to(BOOK)
+    return os.path.relpath(BOOK / "method.md", docs.resolve()) if inside else "method.md"
 
 
 def paragraph(words):
@@ -129,10 +128,12 @@ def builds(records):
 
 
 def head(plan, standings, docs):
+    other = plan.path != PLAN or docs.resolve() != BOOK
+    options = f" --plan {shown(plan.path)} --docs {shown(docs.absolute())}" if other else ""
     found = [standing.record for standing in standings.values() if standing.record]
     made, one_build = builds(found)
     alike = one_build and len(distinct(found, "machine", "device", "threads")) == 1
-    yield from ["# Results", ""]
+    yield from [f"# {plan.title}", ""]
     yield from paragraph(plan.about)
     yield from paragraph(ABOUT_RUNS.format(alike=ALIKE if alike else NOT_ALIKE))
     yield from [f"* **{mode.title}**: {mode.about}" for mode in plan.modes.values()]
@@ -157,9 +158,9 @@ def head(plan, standings, docs):
     yield from ["", "To repeat all of it, one network's joint runs, or this page alone:", ""]
     yield from ["    " + line for line in (
         "scripts/setup --python && cargo build --release",
-        "scripts/claims                              # goes on where it was stopped",
-        f"scripts/claims run --only '^{next(iter(plan.networks))}-joint'",
-        "scripts/claims report",
+        f"scripts/claims{options}                              # goes on where it was stopped",
+        f"scripts/claims run{options} --only '^{next(iter(plan.networks))}-joint'",
+        f"scripts/claims report{options}",
     )]
     yield ""
 
@@ -200,7 +201,7 @@ class Chapter:
         if self.points:
             yield from [f"![{self.network.title}: top-1 of every mode against bits per value](results/{self.picture})", ""]
         yield from self.all_runs()
-        if self.points:
+        if any(mode != JOINT for mode in self.points):
             yield from self.against_joint()
         yield from self.seeds()
         yield from self.ablations()
