@@ -6,12 +6,13 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use tch::{Device, Tensor, no_grad};
+use tch::{Tensor, no_grad};
 
 use super::error::TrainError;
 use super::feed::SplitFeed;
 use super::folder::{RunFolder, sha256_of_file};
 use super::nearby::not_a_run;
+use super::resume::on_cpu;
 use super::validate::validate_split;
 use crate::compress::compressor::Compressor;
 use crate::compress::saved::CompressorState;
@@ -55,10 +56,6 @@ pub fn save(folder: &RunFolder, network: &Network, compressor: Option<&Compresso
         .map_err(|e| ReportError::Write { path: folder.file(MANIFEST), source: e.into() })?;
     write_atomically(&folder.file(MANIFEST), &json)?;
     Ok(())
-}
-
-fn on_cpu(tensor: &Tensor) -> Result<Tensor, TrainError> {
-    Ok(tensor.f_detach()?.f_to_device(Device::Cpu)?.f_contiguous()?)
 }
 
 /// A finished run, ready to be evaluated.

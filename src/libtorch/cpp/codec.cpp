@@ -32,10 +32,11 @@ struct Parts {
   Bounds bounds;
   // `analysis` is square and orthonormal, `synthesis` its transpose, and neither learns.
   bool orthonormal;
-  // `analysis` and `bias` have gradients; `synthesis` has one.
-  bool analysis_learns = false, synthesis_learns = false;
 
-  bool learns() const { return analysis_learns || synthesis_learns; }
+  // `bias` learns with `analysis`.
+  bool analysis_learns() const { return analysis.defined() && analysis.requires_grad(); }
+  bool synthesis_learns() const { return synthesis.defined() && synthesis.requires_grad(); }
+  bool learns() const { return analysis_learns() || synthesis_learns(); }
 
   // The quantizer's, which sees coefficients: `bounds` come behind the way back.
   Lanes lanes() const { return Lanes(step, range, offset, codes, Bounds(-INFINITY, INFINITY)); }
@@ -205,8 +206,8 @@ Gradients backward_tiles(const at::Tensor& grad, const at::Tensor& out, const Ke
   std::vector<double> totals(blocks * 2 * kept, 0.0);
   // Where transforms learn, each block has sums of its own for them as well.
   const auto sums_of = [&](bool wanted, at::IntArrayRef shape) { return wanted ? at::zeros(shape, grad.options()) : at::Tensor(); };
-  const at::Tensor of_analysis = sums_of(parts.analysis_learns, {blocks, in, kept}), of_bias = sums_of(parts.analysis_learns, {blocks, kept}),
-                   of_synthesis = sums_of(parts.synthesis_learns, {blocks, kept, out_columns});
+  const at::Tensor of_analysis = sums_of(parts.analysis_learns(), {blocks, in, kept}), of_bias = sums_of(parts.analysis_learns(), {blocks, kept}),
+                   of_synthesis = sums_of(parts.synthesis_learns(), {blocks, kept, out_columns});
   const auto block_of = [](const at::Tensor& sums, int64_t block) { return sums.mutable_data_ptr<float>() + block * sums.stride(0); };
   const auto analysis = panels(parts.learns() ? parts.analysis : at::Tensor());
   at::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
@@ -227,7 +228,7 @@ Gradients backward_tiles(const at::Tensor& grad, const at::Tensor& out, const Ke
           g = unclamped;
         }
         if (again) again->make(source + first * in, n);
-        if (parts.synthesis_learns) add_gradient(again->quantized(), g, block_of(of_synthesis, block), n, kept, out_columns, room.data());
+        if (parts.synthesis_learns()) add_gradient(again->quantized(), g, block_of(of_synthesis, block), n, kept, out_columns, room.data());
         const float* of_quantized = synthesizes ? products.data() : g;
         if (synthesizes) to_z->multiply(g, products.data(), n, false);
         float* of_coefficients = analyses ? of_z.data() : of_x;
@@ -236,7 +237,7 @@ Gradients backward_tiles(const at::Tensor& grad, const at::Tensor& out, const Ke
         flush(step_sums, lanes, total);
         flush(range_sums, lanes, total + kept);
         if (!analyses) continue;
-        if (parts.analysis_learns) {
+        if (parts.analysis_learns()) {
           add_gradient(again->rows(), of_coefficients, block_of(of_analysis, block), n, in, kept, room.data());
           add_rows(of_coefficients, block_of(of_bias, block), n, kept);
         }
@@ -260,12 +261,10 @@ struct InOnePass : torch::autograd::Function<InOnePass> {
   static at::Tensor forward(
       torch::autograd::AutogradContext* context, const at::Tensor& x, const at::Tensor& step, const at::Tensor& range, const at::Tensor& offset,
       const std::optional<at::Tensor>& analysis, const std::optional<at::Tensor>& bias, const std::optional<at::Tensor>& synthesis,
-      const std::optional<at::Tensor>& mean, Codes codes, double low, double high, bool orthonormal, bool analysis_learns, bool synthesis_learns,
-      const PackedPointer& packed) {
+      const std::optional<at::Tensor>& mean, Codes codes, double low, double high, bool orthonormal, const PackedPointer& packed) {
     at::AutoDispatchBelowADInplaceOrView guard;
     const at::Tensor none;
-    const Parts parts{analysis.value_or(none), bias.value_or(none), synthesis.value_or(none), mean.value_or(none), step, range, offset, codes, {low, high}, orthonormal,
-                      analysis_learns, synthesis_learns};
+    const Parts parts{analysis.value_or(none), bias.value_or(none), synthesis.value_or(none), mean.value_or(none), step, range, offset, codes, {low, high}, orthonormal};
     const Kept keep = Kept::of(x, parts);
     const at::Tensor out = forward_tiles(x, parts, &keep, packed);
     // Unclamped, the result is not needed, and whoever comes next may write over it.
@@ -276,8 +275,6 @@ struct InOnePass : torch::autograd::Function<InOnePass> {
     context->saved_data["low"] = low;
     context->saved_data["high"] = high;
     context->saved_data["orthonormal"] = orthonormal;
-    context->saved_data["analysis_learns"] = analysis_learns;
-    context->saved_data["synthesis_learns"] = synthesis_learns;
     save_packed(context, packed);
     return out;
   }
@@ -287,13 +284,12 @@ struct InOnePass : torch::autograd::Function<InOnePass> {
     const at::Tensor none;
     auto& data = context->saved_data;
     const Parts parts{saved[7], saved[8], saved[9], none, saved[4], saved[5], saved[6], static_cast<Codes>(data["codes"].toInt()),
-                      {data["low"].toDouble(), data["high"].toDouble()}, data["orthonormal"].toBool(), data["analysis_learns"].toBool(),
-                      data["synthesis_learns"].toBool()};
+                      {data["low"].toDouble(), data["high"].toDouble()}, data["orthonormal"].toBool()};
     Packed* packed = saved_packed(context);
     const at::Tensor out = packed ? packed->values() : saved[3], grad = grads[0].contiguous();
     const Gradients found = backward_tiles(grad, out, {{saved[1], saved[2]}, saved[0]}, parts);
     if (packed) packed->forget();
-    return {found.x, found.step, found.range, none, found.analysis, found.bias, found.synthesis, none, none, none, none, none, none, none, none};
+    return {found.x, found.step, found.range, none, found.analysis, found.bias, found.synthesis, none, none, none, none, none, none};
   }
 };
 
@@ -339,10 +335,7 @@ at::Tensor in_one_pass(const at::Tensor& input, Parts parts) {
   for (at::Tensor* part : {&parts.bias, &parts.mean, &parts.step, &parts.range, &parts.offset})
     if (part->defined()) *part = part->contiguous();
   const at::Tensor x = input.contiguous();
-  const auto learns = [](const at::Tensor& matrix) { return matrix.defined() && is_recorded({matrix}); };
-  parts.analysis_learns = learns(parts.analysis);
-  parts.synthesis_learns = learns(parts.synthesis);
-  if (!parts.learns() && !is_recorded({x, parts.step, parts.range})) return forward_tiles(x, parts, nullptr, {});
+  if (!is_recorded({x, parts.step, parts.range, parts.analysis, parts.synthesis})) return forward_tiles(x, parts, nullptr, {});
   // Without an activation function in the pass, the result is no site's output.
   Packing* packing = parts.bounds.any() ? Packing::active() : nullptr;
   const auto packed = packing ? c10::make_intrusive<PackedReconstruction>(x, parts) : PackedPointer();
@@ -350,7 +343,7 @@ at::Tensor in_one_pass(const at::Tensor& input, Parts parts) {
   const auto optional = [](const at::Tensor& tensor) { return tensor.defined() ? std::optional<at::Tensor>(tensor) : std::nullopt; };
   const at::Tensor out = InOnePass::apply(
       x, parts.step, parts.range, parts.offset, optional(parts.analysis), optional(parts.bias), optional(parts.synthesis), optional(parts.mean),
-      parts.codes, parts.bounds.low, parts.bounds.high, parts.orthonormal, parts.analysis_learns, parts.synthesis_learns, packed);
+      parts.codes, parts.bounds.low, parts.bounds.high, parts.orthonormal, packed);
   if (packing) packing->add(out, packed);
   return out;
 }

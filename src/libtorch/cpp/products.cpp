@@ -20,15 +20,15 @@ int64_t columns_of_panel() {
   return columns;
 }
 
-// First column and width of each panel of `columns` columns.
-std::vector<std::pair<int64_t, int64_t>> panels_of(int64_t columns) {
+// Calls `body(first, width)` for each panel of `columns` columns.
+template <typename Body>
+void for_panels(int64_t columns, const Body& body) {
   const int64_t usual = columns_of_panel();
-  std::vector<std::pair<int64_t, int64_t>> panels;
-  for (int64_t column = 0; column < columns; column += panels.back().second) {
-    const int64_t left = columns - column;
-    panels.emplace_back(column, left <= usual + usual / 3 ? left : usual);
+  for (int64_t first = 0, width = 0; first < columns; first += width) {
+    const int64_t left = columns - first;
+    width = left <= usual + usual / 3 ? left : usual;
+    body(first, width);
   }
-  return panels;
 }
 
 } // namespace
@@ -55,18 +55,20 @@ void end_products() {
 
 void add_gradient(const float* in, const float* grad, float* out, int64_t n, int64_t from, int64_t to, float* room) {
   transpose(in, room, n, from);
-  for (const auto& [column, width] : panels_of(to)) brgemm(from, width, n, n, to, to, true, room, grad + column, out + column, false);
+  for_panels(to, [&](int64_t column, int64_t width) { brgemm(from, width, n, n, to, to, true, room, grad + column, out + column, false); });
 }
 
-Panels::Panels(const at::Tensor& matrix)
-    : from_(matrix.size(0)), to_(matrix.size(1)), panels_(panels_of(to_)), data_(at::empty({matrix.numel()}, matrix.options())) {
-  for (const auto& [column, width] : panels_)
+Panels::Panels(const at::Tensor& matrix) : from_(matrix.size(0)), to_(matrix.size(1)), data_(at::empty({matrix.numel()}, matrix.options())) {
+  for_panels(to_, [&](int64_t column, int64_t width) {
     data_.narrow(0, column * from_, from_ * width).view({from_, width}).copy_(matrix.narrow(1, column, width));
+  });
 }
 
 void Panels::multiply(const float* in, float* out, int64_t n, bool add) const {
   const float* data = data_.const_data_ptr<float>();
-  for (const auto& [column, width] : panels_) brgemm(n, width, from_, from_, width, to_, add, in, data + column * from_, out + column, false);
+  for_panels(to_, [&](int64_t column, int64_t width) {
+    brgemm(n, width, from_, from_, width, to_, add, in, data + column * from_, out + column, false);
+  });
 }
 
 void Panels::affine(const float* in, const float* row, float* out, int64_t n) const {

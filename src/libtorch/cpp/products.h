@@ -5,8 +5,6 @@
 #include <ATen/ATen.h>
 
 #include <cstdint>
-#include <utility>
-#include <vector>
 
 namespace dimbit {
 
@@ -34,8 +32,6 @@ class Panels {
 
  private:
   int64_t from_, to_;
-  // First column and width of each panel.
-  std::vector<std::pair<int64_t, int64_t>> panels_;
   at::Tensor data_;
 };
 

@@ -16,6 +16,7 @@ use crate::train::feed::Feed;
 use crate::train::fit::Phase;
 use crate::train::norm::reestimate;
 use crate::train::objective::{FallingBudget, Objective, TaskAlone};
+use crate::train::resume::on_cpu;
 use crate::train::session::{Session, resolve_device};
 use crate::train::stages::calibrate;
 use crate::train::trainer::Trainer;
@@ -101,8 +102,8 @@ impl<'a> Subject<'a> {
     pub(super) fn save(&self, folder: &Path) -> Result<(), TrainError> {
         let Some(compressor) = &self.session.compressor else { return Ok(()) };
         let (state, tensors) = compressor.save_midway()?;
-        let on_cpu = |(name, t): (String, Tensor)| Ok((name, t.f_to_device(Device::Cpu)?.f_contiguous()?));
-        let tensors = tensors.into_iter().map(on_cpu).collect::<Result<Vec<_>, TrainError>>()?;
+        let fetched = |(name, t): (String, Tensor)| Ok((name, on_cpu(&t)?));
+        let tensors = tensors.into_iter().map(fetched).collect::<Result<Vec<_>, TrainError>>()?;
         Tensor::write_safetensors(&tensors, folder.join(TENSORS))?;
         let error = |reason: String| unusable(&folder.join(STATE), reason);
         let json = serde_json::to_vec(&state).map_err(|e| error(e.to_string()))?;
