@@ -18,6 +18,7 @@ fn main() {
         .opt_level(3)
         .flag("-fno-math-errno")
         .flag("-fno-trapping-math")
+        .flag("-ffp-contract=off")
         .flag("-fopenmp")
         .include(&include)
         .include(include.join("torch/csrc/api/include"))

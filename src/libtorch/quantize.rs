@@ -327,6 +327,24 @@ mod tests {
     }
 
     #[test]
+    fn values_are_those_of_the_plain_formula_to_the_last_bit() {
+        // Exports spell the formula out. A product and a sum that are rounded once in place of twice would give other digits.
+        for codes in ALL {
+            let case = random_case(vec![40, 300], codes, 7);
+            let channels = case.step.len();
+            let expected = case.z.iter().enumerate().map(|(i, &z)| {
+                let [d, range, offset] = [&case.step, &case.range, &case.offset].map(|of| of[i % channels] as f32);
+                let (half, sign) = (codes.half() as f32, if codes == Codes::Unsigned { 0.0 } else { -1.0 });
+                let center = offset + half * d;
+                let (low, high) = (sign * (range / d) - half, range / d - half);
+                let level = ((z as f32 - center) * (1.0 / d)).round_ties_even().max(low).min(high);
+                f64::from(center + d * level)
+            });
+            assert_eq!(measured(&case, Kind::Float).out, expected.collect::<Vec<_>>(), "{codes:?}");
+        }
+    }
+
+    #[test]
     fn a_dropped_channel_gives_its_offset() {
         for kind in [Kind::Float, Kind::Double] {
             for codes in ALL {
