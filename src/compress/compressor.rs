@@ -5,7 +5,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 use super::codec::{Quantizers, SiteCodec};
 use super::freeze::{GroupCost, Limits};
-use super::quantizer::{MAX_BITS, inferred_bits, is_void, least_bits, levels, spread, width_terms};
+use super::quantizer::{MAX_BITS, inferred_bits, is_void, least_bits, levels, spread, to_16_bits, width_terms};
 use super::revival;
 use super::transform::Transform;
 use crate::libtorch::{Codes, Hooked, LibtorchError, Position};
@@ -150,16 +150,16 @@ impl Compressor {
     }
 
     /// Steps and ranges for one forward pass, with gradients to [`Self::log_step`] and (before freezing)
-    /// [`Self::log_range`]. Frozen, the range is `n·d`.
+    /// [`Self::log_range`]. Frozen, the range is `n·d`, and `d` has 16 significant bits: its multiples up to 8 bits are then
+    /// exact, and whoever runs the network gets the same levels, with products that are rounded before a sum or not.
     ///
     /// # Errors
     /// If libtorch fails.
     pub fn quantizers(&self) -> Result<Quantizers, LibtorchError> {
         let step = self.log_step.f_exp2()?;
-        let range = match &self.frozen {
-            None => self.log_range.f_exp2()?,
-            Some(bits) => step.f_mul(&self.row(|index, g| levels(bits[index], g.codes))?)?,
-        };
+        let Some(bits) = &self.frozen else { return Ok(Quantizers { range: self.log_range.f_exp2()?, step }) };
+        let step = to_16_bits(&step)?;
+        let range = step.f_mul(&self.row(|index, g| levels(bits[index], g.codes))?)?;
         Ok(Quantizers { step, range })
     }
 

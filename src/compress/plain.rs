@@ -78,7 +78,7 @@ impl SiteCodec {
     pub fn plain(&self, quantizers: &Quantizers) -> Result<PlainCodec, LibtorchError> {
         no_grad(|| {
             let (step, range) = self.per_column(quantizers)?;
-            // n = range/d is whole, or a half beside a whole number, but for its last digit.
+            // Frozen, n = range/d is whole, or a half beside a whole number.
             let half = self.codes.half();
             let high = range.f_div(&step)?.f_sub_scalar(half)?.f_round()?;
             let low = match self.codes {
@@ -120,6 +120,7 @@ mod tests {
 
     use super::*;
     use crate::compress::codec::{samples::site, to_rows};
+    use crate::compress::quantizer::{levels, to_16_bits};
     use crate::compress::transform::Pca;
 
     const CHANNELS: i64 = 5;
@@ -127,8 +128,10 @@ mod tests {
     fn codec(transform: Transform, codes: Codes) -> (SiteCodec, Quantizers) {
         let groups = vec![vec![3, 0], vec![1], vec![4, 2]];
         let codec = SiteCodec::new(site(), transform, codes, groups, 0, &[false, false, true], Device::Cpu).unwrap();
-        let step = Tensor::from_slice(&[0.1_f32, 0.37, 1.0]);
-        (codec, Quantizers { range: &step * Tensor::from_slice(&[7.0_f32, 1.0, 0.0]), step })
+        // As after freezing.
+        let step = to_16_bits(&Tensor::from_slice(&[0.1_f32, 0.37, 1.0])).unwrap();
+        let levels = [4, 2, 0].map(|bits| levels(bits, codes) as f32);
+        (codec, Quantizers { range: &step * Tensor::from_slice(&levels), step })
     }
 
     fn pca(position: Position) -> Transform {
@@ -156,6 +159,7 @@ mod tests {
             codec(Transform::None { mean: mean() }, Codes::Unsigned),
             codec(Transform::None { mean: mean() }, Codes::MidTread),
             codec(pca(Position::Before), Codes::MidTread),
+            codec(pca(Position::Before), Codes::MidRise),
             codec(pca(Position::After), Codes::MidTread),
         ];
         for (codec, quantizers) in cases {
@@ -165,8 +169,7 @@ mod tests {
             let (codes, values) = evaluate(&plain, &to_rows(&x, &codec.site).unwrap());
             assert_eq!(codes, codec.codes(&x, &quantizers).unwrap().0, "{:?}", codec.transform.name());
             let wanted = to_rows(&codec.apply(&x, &quantizers).unwrap(), &codec.site).unwrap();
-            // The codec clamps to range/d, which may miss the whole number by its last digit.
-            assert!((values - wanted).abs().max().double_value(&[]) < 1e-6);
+            assert_eq!(values, wanted, "{:?}", codec.transform.name());
             let dropped = plain.stored.iter().filter(|&&stored| !stored).count();
             assert_eq!(dropped, if plain.transform.is_none() { 2 } else { 0 });
         }
