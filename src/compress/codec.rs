@@ -436,7 +436,7 @@ fn rows_of(x: &Tensor, site: &Site, columns: i64) -> Result<Tensor, LibtorchErro
     Ok(last.f_reshape([-1, columns])?)
 }
 
-/// The way back from [`to_rows`] to the shape of `like`, with the columns of `rows` in place of its channels.
+/// The way back from [`to_rows`] to the shape of `like` and its layout in memory, with the columns of `rows` in place of its channels.
 fn from_rows(rows: &Tensor, like: &Tensor, site: &Site) -> Result<Tensor, LibtorchError> {
     let mut shape = like.size();
     if site.channels_last {
@@ -446,7 +446,15 @@ fn from_rows(rows: &Tensor, like: &Tensor, site: &Site) -> Result<Tensor, Libtor
     }
     shape.extend(rows.size().last());
     let last = rows.f_reshape(&shape)?;
-    Ok(if site.channels_last { last } else { last.f_movedim_int(-1, 1)? })
+    if site.channels_last {
+        return Ok(last);
+    }
+    let second = last.f_movedim_int(-1, 1)?;
+    if !like.is_contiguous() {
+        return Ok(second);
+    }
+    // By way of one dimension, for the standard strides of dimensions of size 1 as well: layers tell the layout by them.
+    Ok(second.f_contiguous()?.f_reshape([-1])?.f_reshape(second.size())?)
 }
 
 /// Codes without a sign begin at the activation function's least value.

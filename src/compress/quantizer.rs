@@ -119,7 +119,10 @@ mod tests {
         rounded.sum(tch::Kind::Float).backward();
         assert_eq!(Vec::<f32>::try_from(&given.grad()).unwrap(), vec![1.0; steps.len()]);
         for (&step, rounded) in steps.iter().zip(Vec::<f32>::try_from(&rounded).unwrap()) {
-            assert!((rounded - step).abs() <= step / 65536.0 && rounded.to_bits().is_multiple_of(256), "{step} {rounded}");
+            assert!(
+                (rounded - step).abs() <= step / 65536.0 && rounded.to_bits().is_multiple_of(256),
+                "{step} {rounded}"
+            );
             for codes in ALL {
                 for n in (least_bits(codes)..=MAX_BITS).map(|bits| levels(bits, codes) as f32) {
                     assert_eq!(f64::from(rounded * n), f64::from(rounded) * f64::from(n));

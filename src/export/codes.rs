@@ -56,7 +56,7 @@ impl RunCodes {
         let columns = columns.collect::<Result<Vec<_>, LibtorchError>>()?;
         let mut codes: Vec<Vec<Vec<i16>>> = columns.iter().map(|groups| vec![vec![]; groups.len()]).collect();
 
-        model.network.set_train(false, false)?;
+        model.network.set_exact_evaluation()?;
         let mut done = 0;
         for batch in feed.all() {
             let (x, _) = batch?;

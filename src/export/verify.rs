@@ -62,7 +62,7 @@ pub trait Exported {
 /// [`ExportError::Foreign`] for an export of another run, or what running the two fails with.
 pub fn verify(run: &mut OpenedRun, file: &mut dyn Exported, limit: Option<usize>) -> Result<Verdict, ExportError> {
     belongs(run, file)?;
-    run.model.network.set_train(false, false)?;
+    run.model.network.set_exact_evaluation()?;
     let total = limit.unwrap_or(usize::MAX).min(run.feed.images) as i64;
     let part = (VALUES_AT_ONCE / run.model.values().max(1)).max(1) as i64;
     let mut comparison = Comparison::new(run)?;

@@ -81,6 +81,7 @@ unsafe extern "C" {
         freeze_norm: c_int,
         error: *mut *mut c_char,
     ) -> c_int;
+    pub(super) fn dimbit_network_evaluate(network: *mut CNetwork, error: *mut *mut c_char) -> c_int;
     pub(super) fn dimbit_network_to(
         network: *mut CNetwork,
         device_type: c_int,

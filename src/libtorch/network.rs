@@ -326,6 +326,17 @@ impl Network {
             .map_err(|reason| LibtorchError::Call { what: "switch between training and evaluation", reason })
     }
 
+    /// Evaluation mode, and on the CPU tensors that are contiguous instead of channels last, where libtorch's convolutions are slower
+    /// and two to four times as exact: a result for which exports are held to account. [`Self::set_train`] leads back.
+    ///
+    /// # Errors
+    /// If the module refuses.
+    pub fn set_exact_evaluation(&mut self) -> Result<(), LibtorchError> {
+        // SAFETY: the handle is live.
+        call(|error| unsafe { ffi::dimbit_network_evaluate(self.handle, error) })
+            .map_err(|reason| LibtorchError::Call { what: "switch to evaluation", reason })
+    }
+
     /// Moves parameters and buffers.
     ///
     /// # Errors

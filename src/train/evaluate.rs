@@ -114,7 +114,7 @@ pub fn evaluate(
     with_entropy: bool,
     mut seen: impl FnMut((u64, u64), &Tensor, &Tensor) -> Result<(), TrainError>,
 ) -> Result<Evaluation, TrainError> {
-    model.network.set_train(false, false)?;
+    model.network.set_exact_evaluation()?;
     let quantizers = compressor.map(|c| no_grad(|| c.quantizers())).transpose()?;
     let mut histograms =
         Histograms { counts: compressor.map(|c| c.codecs.iter().map(|_| None).collect()).unwrap_or_default() };

@@ -6,7 +6,6 @@
 #include <optional>
 
 #include "folds.h"
-#include "layout.h"
 #include "nodes.h"
 
 namespace dimbit {
@@ -108,7 +107,7 @@ std::string path_of(const Plain& plain, const Node* node, const char* leaf) {
 
 // A copy of a layer with other numbers, in front of it. `input`: what it reads.
 Value* rewritten(Plain& plain, Node* node, Value* input, const at::Tensor& weight, const at::Tensor& bias) {
-  Value* weights = plain.add(path_of(plain, node, "weight"), channels_last(weight.to(at::kFloat).contiguous()), true);
+  Value* weights = plain.add(path_of(plain, node, "weight"), weight.to(at::kFloat).contiguous(), true);
   Value* biases = plain.add(path_of(plain, node, "bias"), bias.to(at::kFloat).contiguous(), true);
   torch::jit::WithInsertPoint guard(node);
   if (plain_kind(node) == "addmm") return plain.graph->insert(c10::aten::linear, {input, weights, biases});

@@ -170,11 +170,11 @@ class SiteWriter {
                                    : emit(aten::linear, {last(x), buffer("analysis", site_.analysis->t()), buffer("analysis_bias", *site_.bias)});
     rows = quantize(rows, false);
     if (folded && !before) {
-      transform_readers(plain_, placeholder->output(), back(rows), wide(*site_.synthesis), wide(*site_.mean));
+      transform_readers(plain_, placeholder->output(), laid_out(back(rows)), wide(*site_.synthesis), wide(*site_.mean));
       // What is left asks for the shape alone.
       return finish(placeholder, x);
     }
-    Value* y = back(emit(aten::linear, {rows, buffer("synthesis", site_.synthesis->t()), buffer("mean", *site_.mean)}));
+    Value* y = laid_out(back(emit(aten::linear, {rows, buffer("synthesis", site_.synthesis->t()), buffer("mean", *site_.mean)})));
     if (site_.has_lower_bound) y = emit(aten::clamp_min, {y, site_.lower_bound});
     finish(placeholder, y);
   }
@@ -207,6 +207,11 @@ class SiteWriter {
     std::vector<int64_t> order{0, site_.dimensions - 1};
     for (int64_t d = 1; d < site_.dimensions - 1; ++d) order.push_back(d);
     return emit(aten::permute, {rows, order});
+  }
+
+  // Contiguous, with the standard strides of dimensions of size 1 as well, as `contiguous` would not have it.
+  Value* laid_out(Value* x) {
+    return moved_ ? plain_.graph->insert(aten::clone, {x}, {{"memory_format", static_cast<int64_t>(at::MemoryFormat::Contiguous)}}) : x;
   }
 
   // The reconstruction; sets `codes`. `inner`: the channels are the second dimension of more.
@@ -266,7 +271,7 @@ void check_plain(const Block* block) {
 Baked* bake(const Network& network, const PlainSite* sites, int64_t count, bool fold_batch_norm, std::string& folded_json) {
   at::NoGradGuard no_grad;
   Module module = deep_copy(module_of(network));
-  lay_out_channels_last(module);
+  lay_out_contiguous(module);
   module.eval();
   Plain plain = plain_forward(module);
   Graph& graph = *plain.graph;
@@ -302,10 +307,10 @@ Baked* bake(const Network& network, const PlainSite* sites, int64_t count, bool 
   if (fold_batch_norm) norms = fold_norms(plain);
   check_plain(graph.block());
   {
-    // Channels last, as the network was trained; a copy, since a layer may write in place.
+    // Contiguous, as the network was evaluated; a copy, since a layer may write in place.
     torch::jit::WithInsertPoint guard(graph.block()->nodes().front());
     Value* images = graph.inputs()[1];
-    Value* copy = graph.insert(aten::clone, {images}, {{"memory_format", static_cast<int64_t>(at::MemoryFormat::ChannelsLast)}});
+    Value* copy = graph.insert(aten::clone, {images}, {{"memory_format", static_cast<int64_t>(at::MemoryFormat::Contiguous)}});
     images->replaceAllUsesAfterNodeWith(copy->node(), copy);
   }
   folded_json = "{\"transforms\":" + list(folded, quoted) + ",\"batch_norms\":" + list(norms, quoted) + "}";

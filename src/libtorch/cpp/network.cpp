@@ -243,9 +243,10 @@ torch::jit::Module deep_copy(const torch::jit::Module& module) {
   return copy;
 }
 
-// A loaded module, laid out channels last, with its instrumented forward.
+// A loaded module, laid out channels last unless it is `contiguous`, with its instrumented forward.
 struct Network {
   torch::jit::Module module;
+  bool contiguous = false;
   std::string survey_json;
   Code hooked;
   Code observed;
@@ -271,7 +272,7 @@ struct Network {
   // `packing`: takes care of what layers keep of codecs' outputs, if it isn't null.
   at::Tensor run(const Code& code, const at::Tensor& input, ActiveHook hook, Packing* packing) {
     HookGuard guard(hook);
-    Stack stack{module._ivalue(), channels_last(input)};
+    Stack stack{module._ivalue(), contiguous ? input.contiguous() : channels_last(input)};
     stack.insert(stack.end(), defaults.begin(), defaults.end());
     torch::jit::InterpreterState(code).run(stack);
     TORCH_CHECK(stack.size() == 1, "`forward` returned ", stack.size(), " values");
@@ -335,11 +336,23 @@ int dimbit_network_tensors(
 int dimbit_network_train(Network* network, int train, int freeze_norm, char** error) {
   return guarded(error, [&] {
     network->module.train(train != 0);
+    dimbit::lay_out_channels_last(network->module);
+    network->contiguous = false;
     if (!train || !freeze_norm) return;
     for (auto module : network->module.modules()) {
       const auto name = module.type()->name();
       if (name && name->name().find("BatchNorm") != std::string::npos) module.train(false);
     }
+  });
+}
+
+// Evaluation, contiguous on the CPU: convolutions add up more exactly so.
+int dimbit_network_evaluate(Network* network, char** error) {
+  return guarded(error, [&] {
+    network->module.train(false);
+    const auto parameters = network->module.parameters();
+    network->contiguous = parameters.size() > 0 && (*parameters.begin()).is_cpu();
+    if (network->contiguous) dimbit::lay_out_contiguous(network->module);
   });
 }
 
