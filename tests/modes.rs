@@ -174,16 +174,16 @@ fn dropped_groups_come_back_where_the_budget_lets_them() {
     // loss asks for some of it. A long search at a high rate of the quantizers drops and revives. Mid-tread codes drop more,
     // since one bit is too little for them.
     let text = tiny()
+        .replace("seed: 3", "seed: 5")
         .replace("stage: calibrate,", "stage: calibrate, codes: mid_tread,")
-        .replace("length: 20st, target_bits: 2.5", "length: 120st, target_bits: 2.5, start_bits: 2.5")
-        .replace("length: 12st", "length: 60st");
+        .replace("length: 20st, target_bits: 2.5", "length: 120st, target_bits: 2.25, start_bits: 2.25")
+        .replace("length: 12st", "length: 120st");
     let run = Run::of(&text);
     run.summary();
     let events = std::fs::read_to_string(run.path().join("metrics.jsonl")).unwrap();
-    let off = Run::of(&text.replace("start_bits: 2.5", "start_bits: 2.5, revival: false"));
+    let off = Run::of(&text.replace("start_bits: 2.25", "start_bits: 2.25, revival: false"));
     let silent = std::fs::read_to_string(off.path().join("metrics.jsonl")).unwrap();
     assert!(events.contains("\"revived\"") && !silent.contains("\"revived\""), "{events}");
     let dropped = |run: &Run| number(&run.summary(), "dropped_fraction");
-    // What came back may give way again when the widths freeze.
-    assert!(dropped(&run) <= dropped(&off));
+    assert!(dropped(&run) < dropped(&off), "what came back is still there in the end");
 }
