@@ -13,16 +13,11 @@ PEAK_STEPS = 5
 class Dimbit:
     """`dimbit bench`, one round for each line that it is given."""
 
-    def __init__(self, binary, model, joint, options):
-        transform, target_bits = joint
-        command = [
-            binary, "bench", model, "--input", f"3x{options.size}x{options.size}", "--batch", options.batch,
-            "--steps", options.rounds, "--threads", options.threads, "--device", "cpu", "--target-bits",
-            target_bits, "--transform", transform, "--paced",
-        ]
+    def __init__(self, binary, model, rounds, arguments, quiet=False):
+        command = [binary, "bench", model, "--steps", rounds, "--paced", *arguments]
         self.process = subprocess.Popen(
             [str(word) for word in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE if options.quiet else None, text=True)
+            stderr=subprocess.PIPE if quiet else None, text=True)
 
     def _line(self):
         line = self.process.stdout.readline()
@@ -60,7 +55,12 @@ def times(binary, model, network, names, joint, options, say):
     from peerslib.rows import Row
 
     torch.set_num_threads(options.threads)
-    dimbit = Dimbit(binary, model, joint, options)
+    transform, target_bits = joint
+    arguments = [
+        "--input", f"3x{options.size}x{options.size}", "--batch", options.batch, "--threads", options.threads, "--device", "cpu",
+        "--target-bits", target_bits, "--transform", transform,
+    ]
+    dimbit = Dimbit(binary, model, options.rounds, arguments, options.quiet)
     try:
         # While dimbit calibrates, nothing is measured yet.
         rows = [(name, Row(name, network, options.batch, options.size)) for name in names]

@@ -454,7 +454,7 @@ fn from_rows(rows: &Tensor, like: &Tensor, site: &Site) -> Result<Tensor, Libtor
         return Ok(second);
     }
     // By way of one dimension, for the standard strides of dimensions of size 1 as well: layers tell the layout by them.
-    Ok(second.f_contiguous()?.f_reshape([-1])?.f_reshape(second.size())?)
+    Ok(second.f_reshape([-1])?.f_reshape(second.size())?)
 }
 
 /// Codes without a sign begin at the activation function's least value.

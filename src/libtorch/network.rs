@@ -326,8 +326,8 @@ impl Network {
             .map_err(|reason| LibtorchError::Call { what: "switch between training and evaluation", reason })
     }
 
-    /// Evaluation mode, and on the CPU tensors that are contiguous instead of channels last, where libtorch's convolutions are slower
-    /// and two to four times as exact: a result for which exports are held to account. [`Self::set_train`] leads back.
+    /// Evaluation mode, and on the CPU tensors that are contiguous instead of channels last: libtorch's convolutions are two to four
+    /// times as exact so, and exports are compared with what they give. [`Self::set_train`] leads back.
     ///
     /// # Errors
     /// If the module refuses.

@@ -148,6 +148,11 @@ Plain plain_forward(const Module& module) {
   return plain;
 }
 
+// A copy that is contiguous, with the standard strides of dimensions of size 1 as well, as `contiguous` would not have it.
+Value* contiguous_copy(Graph& graph, Value* x) {
+  return graph.insert(aten::clone, {x}, {{"memory_format", static_cast<int64_t>(at::MemoryFormat::Contiguous)}});
+}
+
 // One site's codec as nodes. Values have the channels where the site's tensor has them, but for those named `rows`, which
 // have them last.
 class SiteWriter {
@@ -209,10 +214,8 @@ class SiteWriter {
     return emit(aten::permute, {rows, order});
   }
 
-  // Contiguous, with the standard strides of dimensions of size 1 as well, as `contiguous` would not have it.
-  Value* laid_out(Value* x) {
-    return moved_ ? plain_.graph->insert(aten::clone, {x}, {{"memory_format", static_cast<int64_t>(at::MemoryFormat::Contiguous)}}) : x;
-  }
+  // As layers read it.
+  Value* laid_out(Value* x) { return moved_ ? contiguous_copy(*plain_.graph, x) : x; }
 
   // The reconstruction; sets `codes`. `inner`: the channels are the second dimension of more.
   Value* quantize(Value* z, bool inner) {
@@ -310,7 +313,7 @@ Baked* bake(const Network& network, const PlainSite* sites, int64_t count, bool 
     // Contiguous, as the network was evaluated; a copy, since a layer may write in place.
     torch::jit::WithInsertPoint guard(graph.block()->nodes().front());
     Value* images = graph.inputs()[1];
-    Value* copy = graph.insert(aten::clone, {images}, {{"memory_format", static_cast<int64_t>(at::MemoryFormat::Contiguous)}});
+    Value* copy = contiguous_copy(graph, images);
     images->replaceAllUsesAfterNodeWith(copy->node(), copy);
   }
   folded_json = "{\"transforms\":" + list(folded, quoted) + ",\"batch_norms\":" + list(norms, quoted) + "}";

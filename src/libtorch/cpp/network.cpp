@@ -269,10 +269,20 @@ struct Network {
     hooked = Code(plain, "forward");
   }
 
+  // An input in the layout of the parameters.
+  at::Tensor laid_out(const at::Tensor& input) const { return contiguous ? input.contiguous() : channels_last(input); }
+
+  // Lays out the parameters, unless they lie so.
+  void lay_out(bool contiguously) {
+    if (contiguously == contiguous) return;
+    (contiguously ? lay_out_contiguous : lay_out_channels_last)(module);
+    contiguous = contiguously;
+  }
+
   // `packing`: takes care of what layers keep of codecs' outputs, if it isn't null.
   at::Tensor run(const Code& code, const at::Tensor& input, ActiveHook hook, Packing* packing) {
     HookGuard guard(hook);
-    Stack stack{module._ivalue(), contiguous ? input.contiguous() : channels_last(input)};
+    Stack stack{module._ivalue(), laid_out(input)};
     stack.insert(stack.end(), defaults.begin(), defaults.end());
     torch::jit::InterpreterState(code).run(stack);
     TORCH_CHECK(stack.size() == 1, "`forward` returned ", stack.size(), " values");
@@ -336,8 +346,7 @@ int dimbit_network_tensors(
 int dimbit_network_train(Network* network, int train, int freeze_norm, char** error) {
   return guarded(error, [&] {
     network->module.train(train != 0);
-    dimbit::lay_out_channels_last(network->module);
-    network->contiguous = false;
+    network->lay_out(/*contiguously=*/false);
     if (!train || !freeze_norm) return;
     for (auto module : network->module.modules()) {
       const auto name = module.type()->name();
@@ -351,8 +360,7 @@ int dimbit_network_evaluate(Network* network, char** error) {
   return guarded(error, [&] {
     network->module.train(false);
     const auto parameters = network->module.parameters();
-    network->contiguous = parameters.size() > 0 && (*parameters.begin()).is_cpu();
-    if (network->contiguous) dimbit::lay_out_contiguous(network->module);
+    network->lay_out(parameters.size() > 0 && (*parameters.begin()).is_cpu());
   });
 }
 
@@ -376,7 +384,7 @@ int dimbit_network_run(
 
 // The module's own forward, without this project's graph: what the instrumented one is compared against.
 int dimbit_network_run_plain(Network* network, const at::Tensor* input, at::Tensor** output, char** error) {
-  return guarded(error, [&] { *output = new at::Tensor(dimbit::first_tensor(network->module.forward({dimbit::channels_last(*input)}))); });
+  return guarded(error, [&] { *output = new at::Tensor(dimbit::first_tensor(network->module.forward({network->laid_out(*input)}))); });
 }
 
 int dimbit_set_deterministic(int enabled, char** error) {
